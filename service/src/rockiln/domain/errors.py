@@ -1,0 +1,78 @@
+"""Conditions that end a request or a job. The slug of each is its class name in kebab-case.
+
+RockilnError
+├── InvalidRequestError        a field, a header or the body is not what the API takes
+├── UnknownModelError          no model of that id
+├── UnknownJobError            no job of that id
+├── UnknownArtefactError       the job has no such picture (yet)
+├── IdempotencyConflictError   the key was used with another body
+├── JobNotCancellableError     the job has already ended
+├── QueueFullError             too many jobs wait
+├── StorageLowError            the disk floor is reached
+├── BrokenModelError           the model's files are not what they should be
+├── IllegalTransitionError     a bug: the life of a job has no such step
+└── LeaseLostError             another attempt owns the job; what this one did is void
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+class RockilnError(Exception):
+    """A named condition. ``members`` travel in the problem document (RFC 9457 extension members)."""
+
+    def __init__(self, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+
+    @classmethod
+    def slug(cls) -> str:
+        words = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__.removesuffix("Error"))
+        return words.lower()
+
+
+class InvalidRequestError(RockilnError):
+    """Members: ``errors``, a list of ``{field, message, limit?, hint?}``."""
+
+
+class UnknownModelError(RockilnError):
+    """Members: ``known``, the ids that exist."""
+
+
+class UnknownJobError(RockilnError):
+    """No job of that id is kept here."""
+
+
+class UnknownArtefactError(RockilnError):
+    """The job exists, the picture does not, or not yet. Members: ``state``."""
+
+
+class IdempotencyConflictError(RockilnError):
+    """Same ``Idempotency-Key``, other body. Members: ``job_id``."""
+
+
+class JobNotCancellableError(RockilnError):
+    """Members: ``state``, the final state of the job."""
+
+
+class QueueFullError(RockilnError):
+    """Members: ``retry_after_seconds``."""
+
+
+class StorageLowError(RockilnError):
+    """Members: ``free_bytes`` and ``floor_bytes``."""
+
+
+class BrokenModelError(RockilnError):
+    """A model folder that cannot be used; the detail says which file and why."""
+
+
+class IllegalTransitionError(RockilnError):
+    """Raised by the store before anything is written."""
+
+
+class LeaseLostError(RockilnError):
+    """Raised by the store when a write comes from an attempt that no longer owns the job."""

@@ -1,0 +1,154 @@
+"""Every setting of every process, in one class.
+
+Read from ``ROCKILN_*`` variables, then ``settings.toml`` in the public folder, then the defaults below.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ENV_PREFIX = "ROCKILN_"
+DEFAULT_PUBLIC_DIR = Path("/etc/rockiln/public")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``host:port`` into its parts; IPv6 hosts stand in brackets.
+
+    Raises:
+        ValueError: no port, or not a number from 1 to 65535.
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{address!r} is not HOST:PORT with a port from 1 to 65535")
+    return host.strip("[]"), int(port)
+
+
+class Settings(BaseSettings):
+    """Settings shared by api, worker and command line."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    public_dir: Path = Field(
+        default=DEFAULT_PUBLIC_DIR, description="Settings and host facts; read-only in containers."
+    )
+    data_dir: Path = Field(
+        default=Path("/var/lib/rockiln"), description="store/, artefacts/, models/, cache/."
+    )
+    bundled_models_dir: Path | None = Field(
+        default=None, description="A second folder of models, such as the one that ships here."
+    )
+
+    published_address: str = Field(
+        default="127.0.0.1:8000", description="Where users reach the service."
+    )
+    api_bind: str = Field(default="127.0.0.1:8000", description="Where gunicorn listens.")
+    api_threads: int = Field(default=48, ge=8, description="Request threads of the api.")
+    waiting_slots: int = Field(
+        default=32, ge=0, description="Threads of those that may wait for pictures."
+    )
+    wait_seconds: float = Field(
+        default=120.0, gt=0, description="How long POST /generate waits before it answers 202."
+    )
+    queue_max_jobs: int = Field(default=200, ge=1, description="Jobs that may wait.")
+    min_free_disk_bytes: int = Field(
+        default=1 << 30, ge=0, description="Below this much free disk nothing is accepted."
+    )
+    default_model: str = Field(default="vista", description="Model of a request that names none.")
+
+    backend: Literal["cpu", "rocm"] = Field(default="cpu", description="What torch is built for.")
+    compute_device: Literal["auto", "gpu", "cpu"] = Field(
+        default="auto", description="Where to compute; apart from the backend."
+    )
+    worker_name: str = Field(
+        default="cpu0", pattern=r"^[a-z0-9-]{1,32}$", description="One name per GPU or CPU slot."
+    )
+    worker_python: Path = Field(
+        default=Path(sys.executable), description="Interpreter that has torch."
+    )
+    torch_threads: int = Field(default=0, ge=0, description="0: one per CPU core.")
+    child_start_seconds: float = Field(
+        default=300.0, gt=0, description="Engine start to ready, model load included."
+    )
+    attempt_deadline_seconds: float = Field(default=1800.0, gt=0, description="One attempt.")
+    lease_seconds: float = Field(
+        default=15.0, gt=1, description="A lease that is not renewed ends after this."
+    )
+    max_attempts: int = Field(default=3, ge=1, description="Attempts before a job fails.")
+    cancel_grace_seconds: float = Field(
+        default=10.0, gt=0, description="From a cancel to killing an engine that ignores it."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("published_address", "api_bind")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("published_address")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        host, _ = split_address(value)
+        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(
+                f"{value!r} is not a loopback address; other addresses need keys, "
+                "which this version does not have"
+            )
+        return value
+
+    @property
+    def store_dir(self) -> Path:
+        return self.data_dir / "store"
+
+    @property
+    def artefacts_dir(self) -> Path:
+        return self.data_dir / "artefacts"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.data_dir / "cache"
+
+    @property
+    def model_dirs(self) -> tuple[Path, ...]:
+        """Folders searched for models, the site's own first."""
+        own = self.data_dir / "models"
+        return (own,) if self.bundled_models_dir is None else (own, self.bundled_models_dir)
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.store_dir / 'rockiln.db'}"
+
+    def as_environment(self) -> dict[str, str]:
+        """These settings as variables for a child process, over the present environment."""
+        values = {
+            f"{ENV_PREFIX}{name.upper()}": str(value)
+            for name, value in self.model_dump(mode="json").items()
+            if value is not None
+        }
+        return {**os.environ, **values}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        public_dir = Path(os.environ.get(f"{ENV_PREFIX}PUBLIC_DIR", DEFAULT_PUBLIC_DIR))
+        file = TomlConfigSettingsSource(settings_cls, toml_file=public_dir / "settings.toml")
+        return init_settings, env_settings, file

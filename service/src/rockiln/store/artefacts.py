@@ -1,0 +1,89 @@
+"""Files that must survive a power cut: written whole under a temporary name, then renamed.
+
+Pictures are named by their SHA-256, so publishing one twice is harmless. Latents are named by job and
+picture, because they are removed once the picture is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from rockiln.domain.request import PictureFormat
+
+SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes ``data`` so that ``path`` holds all of it or does not exist, whatever happens.
+
+    temp file → fsync → rename → fsync of the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o640)
+        os.rename(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class ArtefactStore:
+    """Pictures and latents below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def prepare(self) -> None:
+        """Makes the folders and drops temporary files that a dead process left."""
+        for name in ("pictures", "latents"):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
+        for stray in self._root.glob("**/.tmp-*"):
+            stray.unlink(missing_ok=True)
+
+    def put_picture(self, data: bytes, picture_format: PictureFormat) -> str:
+        """Stores an encoded picture; returns its SHA-256 in hex."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.picture_path(digest, picture_format)
+        if not path.exists():
+            write_durably(path, data)
+        return digest
+
+    def picture_path(self, digest: str, picture_format: PictureFormat) -> Path:
+        return self._root / "pictures" / digest[:2] / f"{digest}{SUFFIXES[picture_format]}"
+
+    def put_latents(self, job_id: str, index: int, data: bytes) -> str:
+        """Stores the final latents of a picture; returns the name to load them by."""
+        name = f"{job_id}/{index}.safetensors"
+        write_durably(self.latents_path(name), data)
+        return name
+
+    def latents_path(self, name: str) -> Path:
+        return self._root / "latents" / name
+
+    def drop_latents(self, job_id: str) -> None:
+        """Removes the latents of an ended job."""
+        folder = self._root / "latents" / job_id
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    def free_bytes(self) -> int:
+        """Free space for an unprivileged process."""
+        return shutil.disk_usage(self._root).free

@@ -1,0 +1,171 @@
+"""Lines of JSON between the supervisor and its engine child.
+
+Commands go to the child's standard input, events come back on a pipe of their own (its descriptor
+number is the child's only argument), so that nothing a library prints can be taken for an event.
+Bulk data never travels here: latents and pictures are files, an event carries their names.
+End of input tells the child to leave at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from rockiln.domain.fault import FaultCode
+from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.plan import Plan
+from rockiln.domain.request import GenerationParameters
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Start(_Line):
+    """First command: take the device, load ``model``, prove it with a small picture, say Ready."""
+
+    op: Literal["start"] = "start"
+    backend: Literal["cpu", "rocm"]
+    compute_device: Literal["auto", "gpu", "cpu"]
+    torch_threads: int
+    artefacts_dir: str
+    cache_dir: str
+    model: ModelProfile
+
+
+class PictureTask(_Line):
+    """One picture of a job. With ``latents`` set (file name) only decoding is left to do."""
+
+    index: int
+    latents: str | None = None
+
+
+class Run(_Line):
+    """Make the named pictures of a job."""
+
+    op: Literal["run"] = "run"
+    job_id: str
+    attempt: int
+    parameters: GenerationParameters
+    plan: Plan
+    model: ModelProfile
+    pictures: list[PictureTask]
+
+
+class Cancel(_Line):
+    """Drop the job's rows at the next step boundary."""
+
+    op: Literal["cancel"] = "cancel"
+    job_id: str
+
+
+class Ready(_Line):
+    """The device works: a small picture was made and was a picture."""
+
+    event: Literal["ready"] = "ready"
+    device: DeviceFacts
+    versions: dict[str, str]
+    proof_seconds: float
+
+
+class StepDone(_Line):
+    """Picture ``index`` has done ``step`` of its ``steps``."""
+
+    event: Literal["step_done"] = "step_done"
+    job_id: str
+    index: int
+    step: int
+    steps: int
+
+
+class LatentsStored(_Line):
+    """The final latents of a picture are on disk under ``latents``; denoising is never repeated."""
+
+    event: Literal["latents_stored"] = "latents_stored"
+    job_id: str
+    index: int
+    latents: str
+
+
+class DecodeStarted(_Line):
+    """The decoder has begun on a picture."""
+
+    event: Literal["decode_started"] = "decode_started"
+    job_id: str
+    index: int
+
+
+class PictureEncoded(_Line):
+    """The picture file is on disk under its digest.
+
+    Attributes:
+        details: what the picture's own JSON chunk says (parameters, plan, policies, versions).
+        warnings: sentences for the person, such as a prompt longer than the model reads.
+        seconds: time per stage.
+    """
+
+    event: Literal["picture_encoded"] = "picture_encoded"
+    job_id: str
+    index: int
+    digest: str
+    size_bytes: int
+    details: dict[str, object]
+    warnings: list[str]
+    seconds: dict[str, float]
+
+
+class JobEnded(_Line):
+    """No row of the job is left in the child: all encoded, or cancelled."""
+
+    event: Literal["job_ended"] = "job_ended"
+    job_id: str
+    outcome: Literal["encoded", "cancelled"]
+
+
+class JobFailed(_Line):
+    """The job raised; the child is still fit to work unless it leaves right after."""
+
+    event: Literal["job_failed"] = "job_failed"
+    job_id: str
+    code: FaultCode
+    detail: str
+
+
+class StartFailed(_Line):
+    """The child cannot work and leaves. ``detail`` says why and what to do."""
+
+    event: Literal["start_failed"] = "start_failed"
+    code: FaultCode
+    detail: str
+
+
+Command = Annotated[Start | Run | Cancel, Field(discriminator="op")]
+Event = Annotated[
+    Ready
+    | StepDone
+    | LatentsStored
+    | DecodeStarted
+    | PictureEncoded
+    | JobEnded
+    | JobFailed
+    | StartFailed,
+    Field(discriminator="event"),
+]
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def encode(message: _Line) -> bytes:
+    """One message as one line."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode_command(line: bytes) -> Command:
+    """Raises pydantic.ValidationError on anything but a command."""
+    return _COMMANDS.validate_json(line)
+
+
+def decode_event(line: bytes) -> Event:
+    """Raises pydantic.ValidationError on anything but an event."""
+    return _EVENTS.validate_json(line)
