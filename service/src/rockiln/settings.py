@@ -1,6 +1,6 @@
 """Every setting of every process, in one class.
 
-Read from ``ROCKILN_*`` variables, then ``settings.toml`` in the public folder, then the defaults below.
+Read from ``ROCKILN_*`` variables, else ``settings.toml`` in the public folder, else the defaults.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 ENV_PREFIX = "ROCKILN_"
 DEFAULT_PUBLIC_DIR = Path("/etc/rockiln/public")
+PORT_MAX = 65535
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -30,8 +31,8 @@ def split_address(address: str) -> tuple[str, int]:
         ValueError: no port, or not a number from 1 to 65535.
     """
     host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{address!r} is not HOST:PORT with a port from 1 to 65535")
+    if not separator or not port.isdigit() or not 0 < int(port) <= PORT_MAX:
+        raise ValueError(f"{address!r} is not HOST:PORT with a port from 1 to {PORT_MAX}")
     return host.strip("[]"), int(port)
 
 
@@ -146,8 +147,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the library's signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (likewise)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         public_dir = Path(os.environ.get(f"{ENV_PREFIX}PUBLIC_DIR", DEFAULT_PUBLIC_DIR))
         file = TomlConfigSettingsSource(settings_cls, toml_file=public_dir / "settings.toml")

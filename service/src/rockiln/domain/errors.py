@@ -21,7 +21,7 @@ from typing import Any
 
 
 class RockilnError(Exception):
-    """A named condition. ``members`` travel in the problem document (RFC 9457 extension members)."""
+    """A named condition; ``members`` become extension members of its problem document."""
 
     def __init__(self, detail: str, **members: Any) -> None:
         super().__init__(detail)

@@ -22,6 +22,8 @@ class FaultCode(StrEnum):
 
 # A repeat of these gives the same answer, so it is not tried.
 DETERMINISTIC_FAULTS = frozenset({FaultCode.REQUEST_BUG, FaultCode.BROKEN_MODEL})
+# These cost an engine; a job that brings them about again and again is quarantined.
+KILLING_FAULTS = frozenset({FaultCode.ENGINE_DIED, FaultCode.ATTEMPT_DEADLINE})
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,7 @@ class Fault:
     @property
     def retryable(self) -> bool:
         return self.code not in DETERMINISTIC_FAULTS
+
+    @property
+    def kills_engine(self) -> bool:
+        return self.code in KILLING_FAULTS

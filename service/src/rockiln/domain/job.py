@@ -31,9 +31,9 @@ FINAL_STATES = frozenset({_S.DONE, _S.FAILED, _S.QUARANTINED, _S.CANCELLED})
 WAITING_STATES = frozenset({_S.ACCEPTED, _S.RETRY_WAIT})
 RUNNING_STATES = frozenset(_PROGRESS)
 
-# A job follows its least advanced picture, so a running job may move to any later running state: what
-# one picture passes through unseen, another one holds the job back from. ACCEPTED from a running state
-# is a lease given back by a drain.
+# A job follows its least advanced picture, so a running job may move to any later running state:
+# what one picture passes through unseen, another one holds the job back from. ACCEPTED from a
+# running state is a lease given back by a drain.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     _S.ACCEPTED: frozenset({_S.LEASED, _S.CANCELLED, _S.FAILED}),
     _S.RETRY_WAIT: frozenset({_S.LEASED, _S.CANCELLED, _S.FAILED, _S.QUARANTINED}),

@@ -11,7 +11,7 @@ from rockiln.domain.request import GenerationParameters
 Dtype = Literal["float32", "float16", "bfloat16"]
 Placement = Literal["resident", "model_offload"]
 
-# Latents of 64x64 decode whole; above that the decoder's activations, not the weights, set the peak.
+# Small pictures decode whole; above this the decoder's activations, not its weights, set the peak.
 VAE_TILING_FROM_PIXELS = 768 * 768
 VAE_TILE_PX = 512
 # Share of a GPU's memory that weights may take before they are moved out between stages: the rest

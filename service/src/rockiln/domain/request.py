@@ -67,7 +67,7 @@ class GenerationRequest(BaseModel):
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """A request with every choice made. Equal parameters give equal pictures (design, section 2)."""
+    """A request with every choice made: what a job runs with, and what its picture records."""
 
     prompt: str
     negative_prompt: str

@@ -1,0 +1,1 @@
+"""The only coupling between api and worker: jobs in a database, pictures in files."""

@@ -1,7 +1,7 @@
 """Files that must survive a power cut: written whole under a temporary name, then renamed.
 
-Pictures are named by their SHA-256, so publishing one twice is harmless. Latents are named by job and
-picture, because they are removed once the picture is published.
+Pictures are named by their SHA-256, so publishing one twice is harmless. Latents are named by job
+and picture, because they are removed once the job has ended.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def write_durably(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o640)
-        os.rename(temporary, path)
+        Path(temporary).rename(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
