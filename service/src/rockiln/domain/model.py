@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rockiln.domain.errors import InvalidRequestError
@@ -27,6 +27,7 @@ class ModelProfile:
     Attributes:
         family: key of ``engine.families`` ("sd1").
         component_bytes: size on disk of each weight-bearing component.
+        component_parameters: how many numbers each of them holds.
         min_side_px, max_side_px: sides the model was made for.
     """
 
@@ -39,10 +40,20 @@ class ModelProfile:
     min_side_px: int
     max_side_px: int
     component_bytes: dict[str, int]
+    component_parameters: dict[str, int] = field(default_factory=dict)
 
     @property
     def weights_bytes(self) -> int:
         return sum(self.component_bytes.values())
+
+    def loaded_bytes(self, item_bytes: int) -> dict[str, int]:
+        """Memory of each component at ``item_bytes`` a number; the size on disk where unknown."""
+        return {
+            name: self.component_parameters[name] * item_bytes
+            if name in self.component_parameters
+            else size_bytes
+            for name, size_bytes in self.component_bytes.items()
+        }
 
     def resolve(
         self, request: GenerationRequest, *, seed: int, picture_format: PictureFormat

@@ -1,0 +1,58 @@
+"""The models of this host: folders below the model directories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.model import ModelProfile
+from rockiln.registry.folder import INDEX_NAME, read_model_folder
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What was found.
+
+    Attributes:
+        models: id → profile.
+        broken: id → why it cannot be used, for folders that look like models.
+    """
+
+    models: dict[str, ModelProfile] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def default(self, wanted_id: str) -> ModelProfile | None:
+        """The wanted model, else the first by id, else None."""
+        if wanted_id in self.models:
+            return self.models[wanted_id]
+        return self.models[min(self.models)] if self.models else None
+
+
+def load_catalogue(model_dirs: Iterable[Path]) -> Catalogue:
+    """Reads every folder with a ``model_index.json``. The first directory that has an id wins.
+
+    A broken folder hides neither the other models nor a sound one of its own id further on.
+    """
+    models: dict[str, ModelProfile] = {}
+    broken: dict[str, str] = {}
+    for root in model_dirs:
+        for folder in _model_folders(root):
+            if folder.name in models:
+                continue
+            try:
+                models[folder.name] = read_model_folder(folder, root)
+            except BrokenModelError as error:
+                broken.setdefault(folder.name, error.detail)
+            except OSError as error:
+                broken.setdefault(folder.name, f"cannot be read: {error}")
+    for model_id in models:
+        broken.pop(model_id, None)
+    return Catalogue(models, broken)
+
+
+def _model_folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if (path / INDEX_NAME).is_file())

@@ -1,0 +1,98 @@
+"""``rockiln.json``: what a model folder says of itself beyond its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.model import ModelDefaults
+from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, SchedulerName, Side
+
+MANIFEST_NAME = "rockiln.json"
+_MANIFEST_MAX_BYTES = 64 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Defaults(_Section):
+    """What a request gets where it names nothing."""
+
+    width: Side
+    height: Side
+    num_inference_steps: int = Field(ge=1, le=STEPS_MAX)
+    guidance_scale: float = Field(ge=0.0, le=GUIDANCE_MAX)
+    scheduler: SchedulerName
+
+    def as_model_defaults(self) -> ModelDefaults:
+        return ModelDefaults(**self.model_dump())
+
+
+class Limits(_Section):
+    """Sides the model was made for, in pixels."""
+
+    min_side_px: Side
+    max_side_px: Side
+
+
+class Manifest(_Section):
+    """The whole file. ``schema`` counts the shapes this file has had."""
+
+    # "schema" itself is a method of pydantic's models.
+    schema_number: Literal[1] = Field(alias="schema")
+    title: str = Field(min_length=1, max_length=200)
+    licence: str = Field(min_length=1, max_length=200)
+    defaults: Defaults
+    limits: Limits
+
+    @model_validator(mode="after")
+    def _defaults_within_limits(self) -> Self:
+        low, high = self.limits.min_side_px, self.limits.max_side_px
+        if low > high:
+            raise ValueError(f"limits: min_side_px {low} is above max_side_px {high}")
+        for name in ("width", "height"):
+            side = getattr(self.defaults, name)
+            if not low <= side <= high:
+                raise ValueError(f"defaults.{name} {side} is outside limits {low} to {high}")
+        return self
+
+
+# A folder without a manifest is taken for a model of the usual kind of its family.
+FAMILY_MANIFESTS: dict[str, Manifest] = {
+    "sd1": Manifest(
+        schema=1,
+        title="Stable Diffusion 1.x",
+        licence="unknown",
+        defaults=Defaults(
+            width=512,
+            height=512,
+            num_inference_steps=25,
+            guidance_scale=7.5,
+            scheduler="dpmpp_2m",
+        ),
+        limits=Limits(min_side_px=256, max_side_px=1024),
+    )
+}
+
+
+def read_manifest(folder: Path, family: str) -> Manifest:
+    """The manifest of a model folder, or its family's one titled by the folder's name.
+
+    Raises:
+        BrokenModelError: the file is there and is not a manifest.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.exists():
+        return FAMILY_MANIFESTS[family].model_copy(update={"title": folder.name})
+    if path.stat().st_size > _MANIFEST_MAX_BYTES:
+        raise BrokenModelError(f"{MANIFEST_NAME} is larger than {_MANIFEST_MAX_BYTES} bytes")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise BrokenModelError(f"{MANIFEST_NAME}: {place}: {first['msg']}") from error

@@ -1,0 +1,80 @@
+"""What a ``.safetensors`` file holds, read from its header alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rockiln.domain.errors import BrokenModelError
+
+HEADER_MAX_BYTES = 16 * 1024 * 1024
+_LENGTH_BYTES = 8
+_ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8,
+    "F32": 4, "I32": 4, "U32": 4,
+    "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Attributes: ``file_bytes`` on disk, ``parameters`` the count of numbers in all tensors."""
+
+    path: Path
+    file_bytes: int
+    parameters: int
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Checks that header and file agree; reads no tensor.
+
+    Raises:
+        BrokenModelError: truncated, not safetensors, or a header over HEADER_MAX_BYTES.
+    """
+    file_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if header_bytes > HEADER_MAX_BYTES:
+            raise BrokenModelError(f"{path.name}: header over {HEADER_MAX_BYTES} bytes")
+        header = file.read(header_bytes)
+    if file_bytes < _LENGTH_BYTES or len(header) != header_bytes:
+        raise BrokenModelError(f"{path.name} is truncated: its header is not all there")
+    try:
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        spans = [_span(entry) for entry in entries.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenModelError(f"{path.name} is not a safetensors file: {error}") from error
+    expected_bytes = _LENGTH_BYTES + header_bytes + _data_bytes(path.name, spans)
+    if file_bytes != expected_bytes:
+        raise BrokenModelError(
+            f"{path.name} is truncated or padded: {file_bytes} bytes, its header says "
+            f"{expected_bytes}"
+        )
+    return WeightsFile(path, file_bytes, sum(count for _, _, count in spans))
+
+
+def _span(entry: dict[str, Any]) -> tuple[int, int, int]:
+    """Start and end of a tensor's bytes, and how many numbers they are."""
+    start, end = entry["data_offsets"]
+    count = math.prod(entry["shape"])
+    if (
+        min([start, count, *entry["shape"]]) < 0
+        or end - start != count * _ITEM_BYTES[entry["dtype"]]
+    ):
+        raise ValueError(f"shape {entry['shape']} does not fit offsets {start} to {end}")
+    return start, end, count
+
+
+def _data_bytes(name: str, spans: list[tuple[int, int, int]]) -> int:
+    """Length of the data part. Raises BrokenModelError where tensors overlap or leave holes."""
+    position = 0
+    for start, end, _ in sorted(spans):
+        if start != position:
+            raise BrokenModelError(f"{name}: tensors overlap or leave a hole at byte {position}")
+        position = end
+    return position
