@@ -140,18 +140,9 @@ class StartFailed(_Line):
     detail: str
 
 
+Progress = StepDone | LatentsStored | DecodeStarted | PictureEncoded | JobEnded | JobFailed
 Command = Annotated[Start | Run | Cancel, Field(discriminator="op")]
-Event = Annotated[
-    Ready
-    | StepDone
-    | LatentsStored
-    | DecodeStarted
-    | PictureEncoded
-    | JobEnded
-    | JobFailed
-    | StartFailed,
-    Field(discriminator="event"),
-]
+Event = Annotated[Ready | StartFailed | Progress, Field(discriminator="event")]
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 
