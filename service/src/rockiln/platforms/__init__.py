@@ -1,0 +1,1 @@
+"""rocm, cuda and cpu behind one interface."""
