@@ -1,0 +1,61 @@
+"""The menu of checks: ``nox -l`` lists it. tests/run makes the environment that they run in."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "unit"]
+
+RUFF = ("--config", ".config/ruff.toml")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Every check of .pre-commit-config.yaml over the whole tree."""
+    session.run("pre-commit", "run", "--all-files", *session.posargs)
+
+
+@nox.session
+def format(session: nox.Session) -> None:  # noqa: A001 (what people type)
+    """Rewrites Python files in the house format."""
+    session.run("ruff", "check", *RUFF, "--fix", ".")
+    session.run("ruff", "format", *RUFF, ".")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The inner loop: no container engine, no browser; under a minute."""
+    session.run("pytest", "tests/unit", *session.posargs)
+
+
+@nox.session
+def contract(session: nox.Session) -> None:
+    """What must agree with what: documents, specs, schemas, the tree."""
+    session.run("pytest", "tests/contract", *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Real processes on loopback."""
+    session.run("pytest", "tests/integration", "tests/browser", *session.posargs)
+
+
+@nox.session
+def infra(session: nox.Session) -> None:
+    """Fresh hosts in containers."""
+    session.run("pytest", "tests/infra", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Writes the locks anew; ``nox -s lock -- --upgrade`` moves versions."""
+    session.run("containers/locks/lock.sh", *session.posargs, external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Figures with hardware and versions; see service/benchmarks/README.md."""
+    session.run(
+        "python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": "service:service/src"}
+    )
