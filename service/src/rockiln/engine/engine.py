@@ -1,0 +1,288 @@
+"""Runs jobs: rows through the loop, latents to disk, pictures to files, one step at a time.
+
+The life of a picture follows the reference pipeline's steps: check_inputs, encode_prompt,
+prepare_latents, denoise, decode, postprocess. Between any two calls of ``advance`` jobs may be
+submitted or cancelled.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+
+from rockiln.domain.errors import InvalidRequestError, RockilnError
+from rockiln.domain.request import SCHEDULER_NAMES
+from rockiln.engine.faults import fault_of, leaves_device_unfit
+from rockiln.engine.jobs import Job, Picture, Prompts, dropped_text_warnings
+from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
+from rockiln.engine.model_shelf import ModelShelf
+from rockiln.engine.picture_file import encode_picture
+from rockiln.engine.postprocess import check_latents, to_pixels
+from rockiln.engine.record import Surroundings, make_record
+from rockiln.engine.rows import Row, denoise_step, next_batch
+from rockiln.engine.schedulers import make_scheduler
+from rockiln.platforms.interface import Device
+from rockiln.store.artefacts import ArtefactStore
+from rockiln.worker import protocol
+
+
+class UnfitDeviceError(RockilnError):
+    """The device refuses all further work of this process; the child has to leave."""
+
+
+class Engine:
+    """The jobs of one child on one device.
+
+    Args:
+        send: takes each event, in order.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        shelf: ModelShelf,
+        artefacts: ArtefactStore,
+        surroundings: Surroundings,
+        send: Callable[[protocol.Progress], None],
+    ) -> None:
+        self._device = device
+        self._shelf = shelf
+        self._artefacts = artefacts
+        self._surroundings = surroundings
+        self._send = send
+        self._jobs: dict[str, Job] = {}
+        self._denoising: list[Picture] = []
+        self._decoding: deque[Picture] = deque()
+
+    @property
+    def idle(self) -> bool:
+        return not self._denoising and not self._decoding
+
+    def submit(self, run: protocol.Run) -> None:
+        """Takes a job in: its rows join at this step boundary. Errors become JobFailed."""
+        try:
+            self._admit(run)
+        except Exception as error:  # noqa: BLE001 (whatever it is becomes the job's fault)
+            self._fail([run.job_id], error)
+
+    def cancel(self, job_id: str) -> None:
+        """Drops what is left of the job. A job that has ended is no error: the news crossed."""
+        if job_id in self._jobs:
+            self._drop(job_id)
+            self._send(protocol.JobEnded(job_id=job_id, outcome="cancelled"))
+
+    def advance(self) -> None:
+        """Decodes one finished picture, else does one denoising step for the rows in front.
+
+        Raises:
+            UnfitDeviceError: after the jobs concerned were reported as failed.
+        """
+        if self._decoding:
+            picture = self._decoding.popleft()
+            try:
+                self._finish(picture)
+            except Exception as error:  # noqa: BLE001 (likewise)
+                self._fail([picture.job.id], error)
+        elif self._denoising:
+            self._denoise()
+
+    # check_inputs, encode_prompt, prepare_latents
+
+    def _admit(self, run: protocol.Run) -> None:
+        self._check_inputs(run)
+        job = Job(run, self._shelf.take(run.model, run.plan))
+        job.open_pictures = len(run.pictures)
+        self._jobs[job.id] = job
+        job.shelved.policies.align(run.plan)
+        job.warnings += dropped_text_warnings(job)
+        pictures = [Picture(job, task.index) for task in run.pictures]
+        for picture, task in zip(pictures, run.pictures, strict=True):
+            if task.latents is not None:
+                picture.latents = self._stored_latents(job, task.latents)
+        unmade = [picture for picture in pictures if picture.latents is None]
+        if unmade:
+            with job.watch.measure("encode_prompt"):
+                prompts = self._encode_prompts(job)
+            for picture in unmade:
+                picture.row = self._prepare_row(picture, prompts)
+        self._decoding += [picture for picture in pictures if picture.latents is not None]
+        self._denoising += unmade
+        self._end_if_done(job)
+
+    def _check_inputs(self, run: protocol.Run) -> None:
+        parameters = run.parameters
+        if run.job_id in self._jobs:
+            raise ValueError(f"job {run.job_id} was sent twice")
+        if run.plan.device != self._device.facts.kind:
+            raise ValueError(
+                f"the plan is for a {run.plan.device}, this engine computes on a "
+                f"{self._device.facts.kind}"
+            )
+        if parameters.scheduler not in SCHEDULER_NAMES:
+            raise InvalidRequestError(f"unknown scheduler {parameters.scheduler!r}")
+        if parameters.num_inference_steps < 1:
+            raise InvalidRequestError(f"{parameters.num_inference_steps} steps are none")
+
+    def _encode_prompts(self, job: Job) -> Prompts:
+        model, parameters = job.shelved.model, job.run.parameters
+        model.placement.enter("encode_prompt")
+        encode = partial(model.family.encode_prompt, model.components)
+        return Prompts(
+            positive=encode(parameters.prompt),
+            negative=encode(parameters.negative_prompt) if parameters.guided else None,
+        )
+
+    def _prepare_row(self, picture: Picture, prompts: Prompts) -> Row:
+        job = picture.job
+        model, parameters, plan = job.shelved.model, job.run.parameters, job.run.plan
+        scheduler = make_scheduler(parameters.scheduler, model.components.scheduler_config)
+        scheduler.set_timesteps(parameters.num_inference_steps, device=model.components.device)
+        # Noise is drawn on the CPU, so that a seed means the same picture on every device.
+        generator = torch.Generator("cpu").manual_seed(parameters.picture_seed(picture.index))
+        return Row(
+            form=(id(job.shelved), plan.channels_last),
+            latents=model.family.prepare_latents(
+                model.components,
+                parameters.width,
+                parameters.height,
+                generator,
+                scheduler.init_noise_sigma,
+            ),
+            scheduler=scheduler,
+            conditioning=prompts.positive,
+            negative=prompts.negative,
+            guidance_scale=parameters.guidance_scale,
+            generator=generator,
+            max_batch_rows=plan.max_batch_rows,
+            on_step=[partial(self._report_step, picture)],
+        )
+
+    def _stored_latents(self, job: Job, name: str) -> FinalLatents | None:
+        """Latents of an attempt before; None, with a line on stderr, if they are of no use."""
+        try:
+            stored = read_latents(self._artefacts.latents_path(name))
+        except StoredLatentsError as error:
+            sys.stderr.write(f"{error.detail}; denoising again\n")
+            return None
+        if stored.revision != job.shelved.model.revision:
+            sys.stderr.write(f"stored latents {name} are of another model; denoising again\n")
+            return None
+        return stored
+
+    # denoise
+
+    def _report_step(self, picture: Picture, row: Row) -> None:
+        self._send(
+            protocol.StepDone(
+                job_id=picture.job.id, index=picture.index, step=row.position, steps=row.steps
+            )
+        )
+
+    def _denoise(self) -> None:
+        by_row = {picture.row: picture for picture in self._denoising if picture.row is not None}
+        rows = next_batch(list(by_row))
+        pictures = [by_row[row] for row in rows]
+        shelved, plan = pictures[0].job.shelved, pictures[0].job.run.plan
+        model = shelved.model
+        try:
+            with ExitStack() as stack:
+                for picture in pictures:
+                    stack.enter_context(picture.watch.measure("denoise"))
+                shelved.policies.align(plan)
+                model.placement.enter("denoise")
+                denoise_step(rows, partial(model.family.predict, model.components))
+                self._device.synchronise()
+        except Exception as error:  # noqa: BLE001 (likewise)
+            self._fail({picture.job.id for picture in pictures}, error)
+            return
+        for picture, row in zip(pictures, rows, strict=True):
+            if row.finished:
+                self._denoising.remove(picture)
+                self._hand_over_latents(picture, row)
+
+    def _hand_over_latents(self, picture: Picture, row: Row) -> None:
+        """Final latents to disk before anything of the decoder runs."""
+        job = picture.job
+        picture.row = None
+        try:
+            check_latents(row.latents)
+            latents = FinalLatents(
+                row.latents.contiguous(), job.shelved.model.revision, row.widest_batch_rows
+            )
+            with picture.watch.measure("store_latents"):
+                name = self._artefacts.put_latents(job.id, picture.index, latents.to_bytes())
+        except Exception as error:  # noqa: BLE001 (likewise)
+            self._fail([job.id], error)
+            return
+        picture.latents = latents
+        self._decoding.append(picture)
+        self._send(protocol.LatentsStored(job_id=job.id, index=picture.index, latents=name))
+
+    # decode, postprocess
+
+    def _finish(self, picture: Picture) -> None:
+        job, latents = picture.job, picture.latents
+        if latents is None:
+            raise RuntimeError(f"picture {picture.index} is to be decoded without latents")
+        run, shelved = job.run, job.shelved
+        model = shelved.model
+        self._send(protocol.DecodeStarted(job_id=job.id, index=picture.index))
+        with picture.watch.measure("decode"):
+            shelved.policies.align(run.plan)
+            model.placement.enter("decode")
+            on_device = latents.latents.to(model.components.device, model.components.dtype)
+            pixels = to_pixels(model.family.decode(model.components, on_device))
+        record = make_record(
+            run.parameters,
+            index=picture.index,
+            plan=run.plan,
+            policies=shelved.policies.names,
+            model=run.model,
+            revision=latents.revision,
+            batch_rows=latents.batch_rows,
+            surroundings=self._surroundings,
+        )
+        with picture.watch.measure("postprocess"):
+            encoded = encode_picture(pixels, run.parameters.format, record)
+            digest = self._artefacts.put_picture(encoded.data, run.parameters.format)
+        self._send(
+            protocol.PictureEncoded(
+                job_id=job.id,
+                index=picture.index,
+                digest=digest,
+                size_bytes=len(encoded.data),
+                details=record,
+                warnings=[*job.warnings, *encoded.warnings],
+                seconds=picture.seconds,
+            )
+        )
+        job.open_pictures -= 1
+        self._end_if_done(job)
+
+    # How a job ends
+
+    def _end_if_done(self, job: Job) -> None:
+        if job.open_pictures == 0:
+            self._drop(job.id)
+            self._send(protocol.JobEnded(job_id=job.id, outcome="encoded"))
+
+    def _drop(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+        self._denoising = [made for made in self._denoising if made.job.id != job_id]
+        self._decoding = deque(made for made in self._decoding if made.job.id != job_id)
+
+    def _fail(self, job_ids: Iterable[str], error: Exception) -> None:
+        traceback.print_exception(error)
+        fault = fault_of(error)
+        for job_id in sorted(job_ids):
+            self._drop(job_id)
+            self._send(protocol.JobFailed(job_id=job_id, code=fault.code, detail=fault.detail))
+        if leaves_device_unfit(error):
+            raise UnfitDeviceError(fault.detail)
+        self._device.release_cache()

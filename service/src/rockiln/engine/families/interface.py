@@ -1,0 +1,72 @@
+"""What a family of models gives the engine: plain functions over its components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Stage = Literal["encode_prompt", "denoise", "decode"]
+# Named tensors, each with the sample as first dimension, so that samples can be concatenated.
+Conditioning = dict[str, torch.Tensor]
+
+
+@dataclass
+class Components:
+    """The loaded parts of one model.
+
+    Attributes:
+        modules: weight-bearing parts, in the order of the stages that use them.
+        tokenizers: text → token ids.
+        scheduler_config: the model's own, from which every scheduler is built.
+        dtype: of weights, latents and conditioning.
+        device: where the work is done (a module may rest elsewhere, see placement).
+    """
+
+    modules: dict[str, Any]
+    tokenizers: dict[str, Any]
+    scheduler_config: dict[str, Any]
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class DroppedText:
+    """The end of a prompt that the model does not read."""
+
+    tokens: int
+    window_tokens: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """An adapter. diffusers' pipelines are its reference, its models the code path.
+
+    Attributes:
+        name: as ``ModelProfile.family``.
+        stages: which modules each stage uses.
+        load: reads a folder's components into CPU memory in a dtype, for a device. Raises
+            BrokenModelError.
+        encode_prompt: text → conditioning of one sample.
+        dropped_text: what of a text lies past the model's window, or None.
+        prepare_latents: width and height in pixels, noise source, scale of the noise → latents
+            [1, C, h, w]. Raises InvalidRequestError for sides the model's grid does not allow.
+        predict: latents [B, C, h, w] (scaled by their schedulers), timesteps float32 [B],
+            conditioning of B samples → prediction [B, C, h, w].
+        decode: latents [1, C, h, w] → picture [1, 3, height, width], nominally in -1..1.
+    """
+
+    name: str
+    stages: dict[Stage, tuple[str, ...]]
+    load: Callable[[Path, torch.dtype, torch.device], Components]
+    encode_prompt: Callable[[Components, str], Conditioning]
+    dropped_text: Callable[[Components, str], DroppedText | None]
+    prepare_latents: Callable[
+        [Components, int, int, torch.Generator, float | torch.Tensor], torch.Tensor
+    ]
+    predict: Callable[[Components, torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
+    decode: Callable[[Components, torch.Tensor], torch.Tensor]

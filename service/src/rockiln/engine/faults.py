@@ -1,0 +1,34 @@
+"""Which fault an exception of the engine is."""
+
+from __future__ import annotations
+
+import torch
+
+from rockiln.domain.errors import BrokenModelError, InvalidRequestError
+from rockiln.domain.fault import Fault, FaultCode
+from rockiln.engine.postprocess import BadOutputError
+
+# The host allocator raises a plain RuntimeError.
+_HOST_MEMORY_WORDS = ("can't allocate memory", "not enough memory")
+
+
+def fault_of(error: Exception) -> Fault:
+    """The fault that the supervisor is told; ``detail`` is for the person who sent the job."""
+    match error:
+        case InvalidRequestError():
+            return Fault(FaultCode.REQUEST_BUG, error.detail)
+        case BrokenModelError():
+            return Fault(FaultCode.BROKEN_MODEL, error.detail)
+        case BadOutputError():
+            return Fault(FaultCode.BAD_OUTPUT, error.detail)
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in said for words in _HOST_MEMORY_WORDS
+    ):
+        return Fault(FaultCode.OUT_OF_MEMORY, said)
+    return Fault(FaultCode.ENGINE_ERROR, said)
+
+
+def leaves_device_unfit(error: Exception) -> bool:
+    """Whether the GPU refuses all further work of this process after ``error``."""
+    return isinstance(error, torch.AcceleratorError)

@@ -1,0 +1,94 @@
+"""Jobs in hand: their pictures, and what is reported of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rockiln.engine.families.interface import Conditioning
+from rockiln.engine.latents_file import FinalLatents
+from rockiln.engine.model_shelf import ShelvedModel
+from rockiln.engine.rows import Row
+from rockiln.worker.protocol import Run
+
+_SHOWN_TEXT_CHARS = 200
+
+
+class Stopwatch:
+    """Seconds per stage, monotonic."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the time of the block to ``stage``."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+
+@dataclass(eq=False)
+class Job:
+    """One Run. ``open_pictures`` counts those not encoded yet."""
+
+    run: Run
+    shelved: ShelvedModel
+    warnings: list[str] = field(default_factory=list)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    open_pictures: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.run.job_id
+
+
+@dataclass(eq=False)
+class Picture:
+    """One picture of a job: first a row, then final latents, then a file."""
+
+    job: Job
+    index: int
+    row: Row | None = None
+    latents: FinalLatents | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Per stage; what a job does once is counted in each of its pictures."""
+        return {
+            stage: round(seconds, 6)
+            for stage, seconds in {**self.job.watch.seconds, **self.watch.seconds}.items()
+        }
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Conditioning of a job's pictures."""
+
+    positive: Conditioning
+    negative: Conditioning | None
+
+
+def dropped_text_warnings(job: Job) -> list[str]:
+    """A sentence for each text that is longer than the model reads."""
+    model = job.shelved.model
+    parameters = job.run.parameters
+    texts = {"prompt": parameters.prompt}
+    if parameters.guided:
+        texts["negative prompt"] = parameters.negative_prompt
+    warnings = []
+    for what, text in texts.items():
+        dropped = model.family.dropped_text(model.components, text)
+        if dropped is not None:
+            shown = dropped.text[:_SHOWN_TEXT_CHARS]
+            more = "…" if len(dropped.text) > _SHOWN_TEXT_CHARS else ""
+            warnings.append(
+                f"The {what} is {dropped.tokens} tokens longer than the {dropped.window_tokens} "
+                f"this model reads; not read: “{shown}{more}”"
+            )
+    return warnings

@@ -1,0 +1,80 @@
+"""The models in memory: the last few used, by count."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.model import ModelProfile
+from rockiln.domain.plan import Plan
+from rockiln.engine.families import FAMILIES
+from rockiln.engine.loaded_model import LoadedModel
+from rockiln.engine.placement import Placement
+from rockiln.engine.policies import PolicySet
+from rockiln.engine.revision import revision, signature
+from rockiln.platforms.interface import Device
+from rockiln.registry.folder import check_files
+
+KEPT_MODELS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class ShelvedModel:
+    """A loaded model and the policies on it."""
+
+    model: LoadedModel
+    policies: PolicySet
+
+
+class ModelShelf:
+    """Loads on first use; drops the one unused longest when there are too many.
+
+    Args:
+        cache_dir: where digests of model folders are kept.
+        kept: models in memory at most.
+    """
+
+    def __init__(self, device: Device, cache_dir: Path, *, kept: int = KEPT_MODELS) -> None:
+        self._device = device
+        self._cache_dir = cache_dir
+        self._kept = kept
+        self._shelf: OrderedDict[Hashable, ShelvedModel] = OrderedDict()
+
+    def take(self, profile: ModelProfile, plan: Plan) -> ShelvedModel:
+        """The model as the plan wants it. Files that changed on disk are loaded anew.
+
+        Raises:
+            BrokenModelError: the folder cannot be loaded; the detail says why.
+        """
+        folder = Path(profile.path)
+        if not folder.is_dir():
+            raise BrokenModelError(f"model {profile.id}: its folder {folder} is gone")
+        key = (profile.path, signature(folder), plan.dtype, plan.placement)
+        if key not in self._shelf:
+            while len(self._shelf) >= self._kept:
+                self._shelf.popitem(last=False)
+                self._device.release_cache()
+            self._shelf[key] = self._load(profile, folder, plan)
+        self._shelf.move_to_end(key)
+        return self._shelf[key]
+
+    def _load(self, profile: ModelProfile, folder: Path, plan: Plan) -> ShelvedModel:
+        family = FAMILIES.get(profile.family)
+        if family is None:
+            raise BrokenModelError(f"model {profile.id}: family {profile.family!r} is not known")
+        try:
+            # The registry looked at the folder in another process, some time ago.
+            check_files(folder, folder.parent)
+            digest = revision(folder, self._cache_dir)
+            components = family.load(folder, getattr(torch, plan.dtype), self._device.torch_device)
+        except BrokenModelError as error:
+            raise BrokenModelError(f"model {profile.id}: {error.detail}") from error
+        model = LoadedModel(profile, digest, family, components, Placement(family, components))
+        if plan.placement == "resident":
+            model.placement.resident()
+        return ShelvedModel(model, PolicySet(model))

@@ -1,0 +1,153 @@
+"""Optimisations as objects: what they apply to, how they are applied and how removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
+
+from rockiln.domain.plan import Plan
+from rockiln.engine.loaded_model import LoadedModel
+
+
+class Policy(Protocol):
+    """``apply`` then ``remove`` leaves the model as it was."""
+
+    @property
+    def name(self) -> str: ...
+
+    def applies_to(self, plan: Plan) -> bool: ...
+
+    def apply(self, model: LoadedModel) -> None: ...
+
+    def remove(self, model: LoadedModel) -> None: ...
+
+
+@dataclass(frozen=True)
+class SdpaAttention:
+    """torch's fused attention in denoiser and VAE: no matrix of scores in memory."""
+
+    name: str = "sdpa_attention"
+
+    def applies_to(self, plan: Plan) -> bool:  # noqa: ARG002 (always; the ladder may say no later)
+        return True
+
+    def apply(self, model: LoadedModel) -> None:
+        attending = {
+            name: module
+            for name, module in model.components.modules.items()
+            if hasattr(module, "set_attn_processor")
+        }
+        model.undo[self.name] = {name: module.attn_processors for name, module in attending.items()}
+        for module in attending.values():
+            module.set_attn_processor(AttnProcessor2_0())
+
+    def remove(self, model: LoadedModel) -> None:
+        for name, processors in model.undo.pop(self.name).items():
+            model.components.modules[name].set_attn_processor(processors)
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    """Convolution weights with channels innermost, the order the fast kernels want."""
+
+    name: str = "channels_last"
+
+    def applies_to(self, plan: Plan) -> bool:
+        return plan.channels_last
+
+    def apply(self, model: LoadedModel) -> None:
+        model.undo[self.name] = None
+        self._lay_out(model, torch.channels_last)
+
+    def remove(self, model: LoadedModel) -> None:
+        del model.undo[self.name]
+        self._lay_out(model, torch.contiguous_format)
+
+    @staticmethod
+    def _lay_out(model: LoadedModel, memory_format: torch.memory_format) -> None:
+        for module in model.components.modules.values():
+            module.to(memory_format=memory_format)
+
+
+@dataclass(frozen=True)
+class VaeTiling:
+    """Decodes in overlapping tiles of ``tile_px``: the peak no longer grows with the picture."""
+
+    tile_px: int
+    name: str = "vae_tiling"
+
+    def applies_to(self, plan: Plan) -> bool:
+        return plan.vae_tile_px == self.tile_px
+
+    def apply(self, model: LoadedModel) -> None:
+        vae = model.components.modules["vae"]
+        model.undo[self.name] = (
+            vae.use_tiling,
+            vae.tile_sample_min_size,
+            vae.tile_latent_min_size,
+        )
+        vae.enable_tiling()
+        vae.tile_sample_min_size = self.tile_px
+        vae.tile_latent_min_size = self.tile_px // 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def remove(self, model: LoadedModel) -> None:
+        vae = model.components.modules["vae"]
+        used, sample_px, latent_px = model.undo.pop(self.name)
+        vae.enable_tiling(used)
+        vae.tile_sample_min_size = sample_px
+        vae.tile_latent_min_size = latent_px
+
+
+@dataclass(frozen=True)
+class ModelCpuOffload:
+    """On a GPU: only the component of the stage at work is in device memory."""
+
+    name: str = "model_cpu_offload"
+
+    def applies_to(self, plan: Plan) -> bool:
+        return plan.device == "gpu" and plan.placement == "model_offload"
+
+    def apply(self, model: LoadedModel) -> None:
+        model.undo[self.name] = None
+        model.placement.offload()
+
+    def remove(self, model: LoadedModel) -> None:
+        del model.undo[self.name]
+        model.placement.resident()
+
+
+class PolicySet:
+    """The policies applied to one model, kept in line with the plan at work."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+        self._applied: list[Policy] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted, so that the order in which plans came does not show in a picture's record."""
+        return sorted(policy.name for policy in self._applied)
+
+    def align(self, plan: Plan) -> None:
+        """Removes what the plan does not want, then applies what it wants and is not there."""
+        wanted = list(wanted_policies(plan))
+        for policy in [policy for policy in self._applied if policy not in wanted]:
+            policy.remove(self._model)
+            self._applied.remove(policy)
+        for policy in wanted:
+            if policy not in self._applied:
+                policy.apply(self._model)
+                self._applied.append(policy)
+
+
+def wanted_policies(plan: Plan) -> Iterator[Policy]:
+    """The policies of a plan, in the order they are applied."""
+    tile_px = plan.vae_tile_px
+    tiling: list[Any] = [] if tile_px is None else [VaeTiling(tile_px)]
+    for policy in (SdpaAttention(), ChannelsLast(), *tiling, ModelCpuOffload()):
+        if policy.applies_to(plan):
+            yield policy

@@ -1,0 +1,105 @@
+"""What a picture says of how it was made: enough to make the same bytes again. No torch.
+
+No time, no job id and no host name is in it, so equal work gives equal files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rockiln.domain.model import ModelProfile
+from rockiln.domain.plan import Plan
+from rockiln.domain.request import GenerationParameters
+
+RECORD_SCHEMA = 1
+MODEL_HASH_CHARS = 10
+_SAMPLERS: dict[str, tuple[str, str]] = {
+    "dpmpp_2m": ("DPM++ 2M", "Uniform"),
+    "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
+    "ddim": ("DDIM", "Uniform"),
+    "euler": ("Euler", "Uniform"),
+    "euler_ancestral": ("Euler a", "Uniform"),
+    "unipc": ("UniPC", "Uniform"),
+}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What decides a picture besides its request.
+
+    Attributes:
+        capability: instruction set of the CPU, or the GPU's own id.
+        threads: CPU threads.
+    """
+
+    device: str
+    capability: str
+    threads: int
+    versions: dict[str, str]
+
+
+def make_record(
+    parameters: GenerationParameters,
+    *,
+    index: int,
+    plan: Plan,
+    policies: list[str],
+    model: ModelProfile,
+    revision: str,
+    batch_rows: int,
+    surroundings: Surroundings,
+) -> dict[str, Any]:
+    """The record of picture ``index``, written as the request that makes this picture alone.
+
+    Args:
+        batch_rows: rows in the widest forward it took part in. 1: a repeat gives the same bytes;
+            more: within 1/255 a pixel.
+    """
+    alone = replace(parameters, seed=parameters.picture_seed(index), num_images=1)
+    return {
+        "schema": RECORD_SCHEMA,
+        "parameters": alone.as_dict(),
+        "plan": plan.as_dict(),
+        "policies": policies,
+        "model": {"id": model.id, "family": model.family, "revision": revision},
+        "dtype": plan.dtype,
+        "batch_rows": batch_rows,
+        "device": surroundings.device,
+        "capability": surroundings.capability,
+        "threads": surroundings.threads,
+        "versions": surroundings.versions,
+    }
+
+
+def record_json(record: dict[str, Any]) -> str:
+    """One form for one content."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def parameters_of(record: dict[str, Any]) -> GenerationParameters:
+    """The parameters to run again. Raises KeyError or TypeError on a foreign record."""
+    return GenerationParameters(**record["parameters"])
+
+
+def parameters_text(record: dict[str, Any]) -> str:
+    """The ``parameters`` text in the A1111 layout, which other tools of the field read."""
+    asked, model = record["parameters"], record["model"]
+    sampler, schedule = _SAMPLERS[asked["scheduler"]]
+    settings = {
+        "Steps": asked["num_inference_steps"],
+        "Sampler": sampler,
+        "Schedule type": schedule,
+        "CFG scale": f"{asked['guidance_scale']:g}",
+        "Seed": asked["seed"],
+        "Size": f"{asked['width']}x{asked['height']}",
+        "Model hash": model["revision"][:MODEL_HASH_CHARS],
+        "Model": model["id"],
+        "Version": f"rockiln {record['versions']['rockiln']}",
+    }
+    lines = [asked["prompt"]]
+    if asked["negative_prompt"]:
+        lines.append(f"Negative prompt: {asked['negative_prompt']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""The denoising loop. A row is one picture in the making; a batch is any rows that fit together.
+
+Rows may differ in scheduler, steps, position, guidance, seed and prompt. They share a forward when
+the network and every tensor shape are the same, and they join or leave between two forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from rockiln.engine.families.interface import Conditioning
+from rockiln.engine.schedulers import takes_generator
+
+Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
+
+
+@dataclass(eq=False)
+class Row:
+    """One picture in the making.
+
+    Attributes:
+        form: what else must be equal to share a forward: the network and its policies.
+        latents: [1, C, h, w], at the noise level of ``position``.
+        scheduler: this row's own object, timesteps set.
+        conditioning, negative: one sample each; no ``negative`` means no guidance.
+        generator: the row's noise, also for schedulers that draw more on the way.
+        max_batch_rows: how many rows may share a forward with it, itself included.
+        on_step: called after each step; ``position`` then counts it.
+        position: steps done.
+        widest_batch_rows: rows in the widest forward so far; 1 means always alone.
+    """
+
+    form: Hashable
+    latents: torch.Tensor
+    scheduler: Any
+    conditioning: Conditioning
+    negative: Conditioning | None
+    guidance_scale: float
+    generator: torch.Generator
+    max_batch_rows: int = 1
+    on_step: list[Callable[[Row], None]] = field(default_factory=list)
+    position: int = 0
+    widest_batch_rows: int = 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.scheduler.timesteps)
+
+    @property
+    def finished(self) -> bool:
+        return self.position >= self.steps
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """Of the next step, 0-dimensional, in the scheduler's own dtype."""
+        timestep: torch.Tensor = self.scheduler.timesteps[self.position]
+        return timestep
+
+    def batch_key(self) -> Hashable:
+        shapes = tuple((name, tensor.shape) for name, tensor in sorted(self.conditioning.items()))
+        return (self.form, self.latents.shape, self.latents.dtype, shapes, self.max_batch_rows)
+
+    def scaled_latents(self) -> torch.Tensor:
+        """The latents as the network wants them at this timestep."""
+        scaled: torch.Tensor = self.scheduler.scale_model_input(self.latents, self.timestep)
+        return scaled
+
+    def advance(self, prediction: torch.Tensor) -> None:
+        """One step of the row's scheduler with its prediction [1, C, h, w]."""
+        options = {"generator": self.generator} if takes_generator(self.scheduler) else {}
+        self.latents = self.scheduler.step(
+            prediction, self.timestep, self.latents, return_dict=False, **options
+        )[0]
+        self.position += 1
+
+
+def next_batch(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the next forward: the first row and those that fit it, in order.
+
+    The first row is never passed over, so none waits for ever behind rows of another shape.
+    """
+    leader = rows[0]
+    key = leader.batch_key()
+    return [row for row in rows if row.batch_key() == key][: leader.max_batch_rows]
+
+
+def denoise_step(rows: Sequence[Row], predict: Predict) -> None:
+    """One forward for all rows, then one scheduler step for each.
+
+    Samples are ordered as in the reference pipeline: all unconditional ones, then all conditional
+    ones, so that a row alone computes the very same numbers.
+    """
+    guided = [row for row in rows if row.negative is not None]
+    samples = [*guided, *rows]
+    scaled = {id(row): row.scaled_latents() for row in rows}
+    prediction = predict(
+        torch.cat([scaled[id(row)] for row in samples]),
+        torch.stack([row.timestep for row in samples]).to(torch.float32),
+        _concatenate(
+            [
+                *(row.negative for row in guided if row.negative is not None),
+                *(row.conditioning for row in rows),
+            ]
+        ),
+    )
+    parts = torch.split(prediction, 1)
+    unconditional = dict(zip(map(id, guided), parts, strict=False))
+    for row, conditional in zip(rows, parts[len(guided) :], strict=True):
+        base = unconditional.get(id(row))
+        row.advance(
+            conditional if base is None else base + row.guidance_scale * (conditional - base)
+        )
+        row.widest_batch_rows = max(row.widest_batch_rows, len(rows))
+    for row in rows:
+        for callback in row.on_step:
+            callback(row)
+
+
+def _concatenate(samples: Iterable[Conditioning]) -> Conditioning:
+    collected = list(samples)
+    return {
+        name: torch.cat([sample[name] for sample in collected]) for name in sorted(collected[0])
+    }

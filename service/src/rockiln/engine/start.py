@@ -1,0 +1,127 @@
+"""From a Start command to an engine that has proven itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from tempfile import TemporaryDirectory
+
+import PIL.features
+from transformers.utils import logging as transformers_logging
+
+from rockiln import __version__
+from rockiln.domain.errors import RockilnError
+from rockiln.domain.fault import Fault
+from rockiln.domain.model import ModelProfile
+from rockiln.domain.plan import plan
+from rockiln.domain.request import GenerationParameters
+from rockiln.engine.engine import Engine
+from rockiln.engine.model_shelf import ModelShelf
+from rockiln.engine.record import Surroundings
+from rockiln.engine.torch_settings import apply_torch_settings
+from rockiln.platforms.interface import Device
+from rockiln.platforms.selection import select
+from rockiln.platforms.threads import usable_threads
+from rockiln.store.artefacts import ArtefactStore
+from rockiln.worker import protocol
+
+PROOF_STEPS = 2
+# Libraries whose version can change a pixel or a byte of the file.
+_RECORDED_LIBRARIES = (
+    "diffusers", "numpy", "pillow", "safetensors", "tokenizers", "torch", "transformers",
+)  # fmt: skip
+
+
+class ProofError(RockilnError):
+    """The device or the model did not make a picture."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.detail)
+        self.fault = fault
+
+
+def start_engine(
+    start: protocol.Start, send: Callable[[protocol.Event], None]
+) -> tuple[Engine, protocol.Ready]:
+    """Takes the device, loads the model, makes a small picture with it.
+
+    Raises:
+        ProofError: no picture came out.
+        DeviceUnavailableError: there is no such device.
+    """
+    # Their bars and advice are for a person at a terminal.
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    threads = start.torch_threads or usable_threads()
+    device = select(start.backend, start.compute_device, threads=threads)
+    apply_torch_settings(device.facts.kind, threads)
+    surroundings = Surroundings(
+        device=device.facts.kind,
+        capability=device.capability,
+        threads=threads,
+        versions=_versions(device),
+    )
+    shelf = ModelShelf(device, Path(start.cache_dir))
+    begun = time.monotonic()
+    _prove(device, shelf, surroundings, start.model)
+    ready = protocol.Ready(
+        device=device.facts,
+        versions={**surroundings.versions, "python": python_version()},
+        proof_seconds=round(time.monotonic() - begun, 3),
+    )
+    artefacts = ArtefactStore(Path(start.artefacts_dir))
+    return Engine(device, shelf, artefacts, surroundings, send), ready
+
+
+def _prove(
+    device: Device, shelf: ModelShelf, surroundings: Surroundings, model: ModelProfile
+) -> None:
+    """Runs the smallest real job through an engine of its own, files and all."""
+    parameters = GenerationParameters(
+        prompt="a proof",
+        negative_prompt="",
+        width=model.min_side_px,
+        height=model.min_side_px,
+        num_inference_steps=PROOF_STEPS,
+        guidance_scale=model.defaults.guidance_scale,
+        seed=0,
+        scheduler=model.defaults.scheduler,
+        num_images=1,
+        model=model.id,
+        format="png",
+    )
+    failures: list[protocol.JobFailed] = []
+
+    def note(event: protocol.Progress) -> None:
+        if isinstance(event, protocol.JobFailed):
+            failures.append(event)
+
+    with TemporaryDirectory(prefix="rockiln-proof-") as folder:
+        engine = Engine(device, shelf, ArtefactStore(Path(folder)), surroundings, note)
+        engine.submit(
+            protocol.Run(
+                job_id="proof",
+                attempt=0,
+                parameters=parameters,
+                plan=plan(parameters, model, device.facts),
+                model=model,
+                pictures=[protocol.PictureTask(index=0)],
+            )
+        )
+        while not engine.idle:
+            engine.advance()
+    if failures:
+        raise ProofError(Fault(failures[0].code, failures[0].detail))
+
+
+def _versions(device: Device) -> dict[str, str]:
+    return {
+        "rockiln": __version__,
+        **{name: version(name) for name in _RECORDED_LIBRARIES},
+        "zlib": str(PIL.features.version("zlib")),
+        **device.versions(),
+    }
