@@ -57,5 +57,9 @@ def lock(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Figures with hardware and versions; see service/benchmarks/README.md."""
     session.run(
-        "python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": "service:service/src"}
+        "python",
+        "-m",
+        "benchmarks",
+        *session.posargs,
+        env={"PYTHONPATH": "service:service/src:tests"},
     )

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore, write_durably
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.store import Store
+from rockiln.store.tables import Base
 from rockiln.store.wake import WakeReceiver, wake
 
 
@@ -94,11 +97,6 @@ def test_an_accepted_job_is_on_disk_before_it_is_told(store: Store) -> None:
 
 
 def test_the_schema_of_the_migrations_is_that_of_the_tables(store: Store) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    from rockiln.store.tables import Base
-
     with store.database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []

@@ -234,6 +234,7 @@ class JobStore:
             target.details = picture.details
             target.warnings = list(picture.warnings)
             target.seconds = picture.seconds
+            target.latents = None
             _follow_pictures(row)
             if row.state == JobState.PUBLISHED:
                 self._end(row, JobState.DONE)

@@ -1,0 +1,1 @@
+"""Figures of the service. Each result carries hardware, versions and the command."""

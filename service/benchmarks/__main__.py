@@ -1,0 +1,40 @@
+"""``nox -s bench -- first_picture`` or ``bootstrap``: prints a table, writes JSON on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.result import Result
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Where to write the result.")]
+
+
+@app.command()
+def first_picture(model: str = "vista", pairs: int = 7, json_file: JsonFile = None) -> None:
+    """Whole request against bare diffusers, memory, /livez under load."""
+    from benchmarks.first_picture import measure  # noqa: PLC0415 (torch loads for seconds)
+
+    _show(measure(model=model, pairs=pairs), json_file)
+
+
+@app.command()
+def bootstrap(runs: int = 3, json_file: JsonFile = None) -> None:
+    """./bootstrap.sh again, on this host."""
+    from benchmarks.bootstrap import measure  # noqa: PLC0415 (as above)
+
+    _show(measure(runs=runs), json_file)
+
+
+def _show(result: Result, json_file: Path | None) -> None:
+    print(result.markdown())
+    if json_file is not None:
+        result.write(json_file)
+    if any(figure.within_bound is False for figure in result.figures):
+        raise typer.Exit(1)
+
+
+app()

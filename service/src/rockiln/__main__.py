@@ -1,0 +1,5 @@
+"""``python -m rockiln`` is ``rockiln``."""
+
+from rockiln.cli.main import main
+
+main()
