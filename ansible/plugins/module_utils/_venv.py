@@ -1,0 +1,81 @@
+"""PRIVATE to the collection. A virtual environment that is exactly its lock and one project, or is made anew.
+
+A digest of the inputs is written last, inside the environment: an interrupted one has none and is not trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ansible_collections.rockiln.host.plugins.module_utils._engine import run_command
+from ansible_collections.rockiln.host.plugins.module_utils._image_plan import file_digest, input_files
+
+STAMP = "rockiln-inputs.json"
+
+
+class VenvError(Exception):
+    """A step of making the environment failed."""
+
+
+def wanted_inputs(*, python: str, lock: Path, build_lock: Path, project: Path) -> dict[str, str]:
+    """What decides whether an environment is the wanted one."""
+    version = run_command([python, "-c", "import sys; print(sys.version.split()[0])"])
+    if version.code != 0:
+        raise VenvError(f"{python} does not run: {version.errors.strip()}")
+    files = input_files(project, ["pyproject.toml", "src"])
+    tree = hashlib.sha256("".join(f"{name}{file_digest(project / name)}" for name in files).encode()).hexdigest()
+    return {
+        "python": f"{python} {version.output.strip()}",
+        "lock": file_digest(lock),
+        "build lock": file_digest(build_lock),
+        "project": tree,
+    }
+
+
+def installed_inputs(path: Path) -> dict[str, str]:
+    stamp = path / STAMP
+    if not stamp.is_file():
+        return {}
+    found: dict[str, str] = json.loads(stamp.read_text(encoding="utf-8"))
+    return found
+
+
+def make_venv(path: Path, inputs: Mapping[str, str], *, python: str, lock: Path, build_lock: Path, project: Path) -> None:
+    """Make it anew in its place; what was there goes first."""
+    if path.exists():
+        shutil.rmtree(path)
+    step([python, "-m", "venv", str(path)])
+    install = [str(path / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    step([*install, "--require-hashes", "--only-binary=:all:", "--requirement", str(lock)])
+    with tempfile.TemporaryDirectory(prefix="rockiln-wheel-") as folder:
+        wheel = build_wheel(Path(folder), python=python, build_lock=build_lock, project=project)
+        step([*install, "--no-index", str(wheel)])
+    (path / STAMP).write_text(json.dumps(dict(inputs), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def build_wheel(folder: Path, *, python: str, build_lock: Path, project: Path) -> Path:
+    """The project's wheel, from a copy of its sources, with the locked build backend."""
+    for name in input_files(project, ["pyproject.toml", "src"]):
+        target = folder / "project" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project / name, target)
+    step([python, "-m", "venv", str(folder / "build")])
+    pip = [str(folder / "build/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    step([*pip, "install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement", str(build_lock)])
+    step(
+        [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "dist")]
+        + [str(folder / "project")]
+    )
+    return next((folder / "dist").glob("*.whl"))
+
+
+def step(arguments: list[str]) -> None:
+    done = run_command(arguments)
+    if done.code != 0:
+        tail = "\n".join((done.output + done.errors).splitlines()[-15:])
+        raise VenvError(f"{' '.join(arguments[:5])} …: {tail}")
