@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     wait_seconds: float = Field(
         default=120.0, gt=0, description="How long POST /generate waits before it answers 202."
     )
+    max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Largest request body.")
+    allowed_hosts: str = Field(
+        default="",
+        description="Host names the api answers to beside loopback's, separated by commas.",
+    )
+    worker_stale_seconds: float = Field(
+        default=5.0, gt=1, description="A worker that said nothing for this long is not there."
+    )
     queue_max_jobs: int = Field(default=200, ge=1, description="Jobs that may wait.")
     min_free_disk_bytes: int = Field(
         default=1 << 30, ge=0, description="Below this much free disk nothing is accepted."

@@ -1,0 +1,1 @@
+"""The HTTP front. Validates, stores, answers; computes nothing."""

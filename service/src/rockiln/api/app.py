@@ -1,0 +1,58 @@
+"""The composition root of the HTTP front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Flask
+
+import rockiln.web
+from rockiln.api.error_handlers import init_error_handlers
+from rockiln.api.guards import init_guards
+from rockiln.api.request_log import init_request_log
+from rockiln.api.services import EXTENSION, Services
+from rockiln.api.views import docs, generate, health, jobs, models, system, web
+from rockiln.api.waiting import WaitingRoom
+from rockiln.registry import Catalogue, load_catalogue
+from rockiln.settings import Settings
+from rockiln.store.store import Store
+from rockiln.telemetry.logs import configure_logging
+
+_WEB_DIR = Path(rockiln.web.__file__).parent
+
+
+def create_app(
+    settings: Settings, *, store: Store | None = None, catalogue: Catalogue | None = None
+) -> Flask:
+    """The app. The store must have been prepared (``Store.prepare``) before the first request."""
+    app = Flask(
+        "rockiln",
+        template_folder=str(_WEB_DIR / "templates"),
+        static_folder=str(_WEB_DIR / "static"),
+        static_url_path="/ui/static",
+    )
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+    store = Store(settings) if store is None else store
+    app.extensions[EXTENSION] = Services(
+        settings=settings,
+        store=store,
+        catalogue=load_catalogue(settings.model_dirs) if catalogue is None else catalogue,
+        waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
+    )
+
+    init_request_log(app)  # first: it counts the time of all that follows
+    init_guards(app, settings)
+    init_error_handlers(app)
+    for module in (generate, jobs, models, system, health, docs, web):
+        app.register_blueprint(module.blueprint)
+    return app
+
+
+def create_served_app() -> Flask:
+    """The app of a gunicorn worker: settings from the environment, logs as JSON."""
+    settings = Settings()
+    configure_logging(settings.log_level)
+    return create_app(settings)

@@ -1,0 +1,41 @@
+"""gunicorn's configuration file: what cannot be said on its command line."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from gunicorn.glogging import Logger
+
+from rockiln.api.services import EXTENSION, Services
+from rockiln.settings import Settings
+from rockiln.telemetry.logs import configure_logging
+
+
+class JsonLogger(Logger):
+    """Sends what gunicorn says of itself the way of all our events; our app logs the requests."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ARG002 (gunicorn's signature)
+        configure_logging(Settings().log_level)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.NOTSET)
+        self.access_log.disabled = True
+
+
+logger_class = JsonLogger
+
+
+def post_worker_init(worker: Any) -> None:
+    """A stopping server lets waiting calls go with 202 rather than keep it from ending."""
+    held: Services = worker.wsgi.extensions[EXTENSION]
+    held.waiting_room.release_when(lambda: not worker.alive)
+
+
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 (gunicorn's signature)
+    """Takes the wake-up socket off the store folder."""
+    app = getattr(worker, "wsgi", None)
+    if app is not None:
+        held: Services = app.extensions[EXTENSION]
+        held.waiting_room.close()
+        held.store.close()

@@ -1,0 +1,152 @@
+"""The OpenAPI 3.1 document, from the routes, their descriptions and the pydantic models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from rockiln import __version__
+from rockiln.api.describe import Answered, Operation, operation_of
+from rockiln.api.documents import Problem
+from rockiln.api.problems import KINDS, PROBLEM_TYPE, ProblemKind
+
+_METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH")
+_PARAMETER = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
+_PATH_SCHEMAS: dict[str, dict[str, Any]] = {
+    "job_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "index": {"type": "integer", "minimum": 0},
+    "slug": {"type": "string", "enum": sorted(KINDS)},
+}
+# Any route: guards stand in front of all of them.
+_EVERYWHERE = ("misdirected-request", "internal-error")
+_EVERY_CHANGE = ("cross-origin-request",)
+
+_Models = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+
+
+def build_document(app: Flask) -> dict[str, Any]:
+    """The document of every described route of ``app``."""
+    operations = dict(_operations(app))
+    models = sorted(
+        {(Problem, "serialization"), *(m for each in operations.values() for m in _models(each))},
+        key=lambda pair: pair[0].__name__,
+    )
+    references, definitions = models_json_schema(
+        models, ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for (path, method), operation in operations.items():
+        entry = paths.setdefault(path, {})
+        entry[method.lower()] = _operation(path, method, operation, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "rockiln",
+            "version": __version__,
+            "summary": "Picture generation that does not lose work.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": definitions.get("$defs", {})},
+    }
+
+
+def _operations(app: Flask) -> Iterable[tuple[tuple[str, str], Operation]]:
+    for rule in app.url_map.iter_rules():
+        operation = operation_of(app.view_functions[rule.endpoint])
+        if operation is None:
+            continue
+        for method in _METHODS:
+            if method in (rule.methods or ()):
+                yield (_PARAMETER.sub(r"{\g<name>}", rule.rule), method), operation
+
+
+def _models(operation: Operation) -> Iterable[tuple[type[BaseModel], JsonSchemaMode]]:
+    for given in (operation.body, operation.query):
+        if given is not None:
+            yield given, "validation"
+    for answer in operation.answers.values():
+        for model in answer.content.values():
+            if model is not None:
+                yield model, "serialization"
+
+
+def _operation(
+    path: str, method: str, operation: Operation, references: _Models
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "operationId": method.lower() + re.sub(r"\W+", "_", path).rstrip("_"),
+        "summary": operation.summary,
+        "parameters": _parameters(path, operation),
+        "responses": _responses(method, operation, references),
+    }
+    if operation.description:
+        result["description"] = operation.description
+    if operation.body is not None:
+        schema = references[operation.body, "validation"]
+        result["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    return result
+
+
+def _parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH_SCHEMAS[name]}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    if operation.query is not None:
+        for name, schema in operation.query.model_json_schema()["properties"].items():
+            text = schema.pop("description", "")
+            parameters.append({"name": name, "in": "query", "description": text, "schema": schema})
+    parameters += [
+        {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+        for name, text in operation.headers.items()
+        if name != "Accept"  # OpenAPI has it as the content types of the answers
+    ]
+    return parameters
+
+
+def _responses(method: str, operation: Operation, references: _Models) -> dict[str, Any]:
+    responses = {
+        str(status): _answer(answer, references) for status, answer in operation.answers.items()
+    }
+    slugs = {*operation.problems, *_EVERYWHERE, *(_EVERY_CHANGE if method != "GET" else ())}
+    by_status: dict[int, list[ProblemKind]] = {}
+    for slug in sorted(slugs):
+        by_status.setdefault(KINDS[slug].status, []).append(KINDS[slug])
+    schema = references[Problem, "serialization"]
+    for status, kinds in sorted(by_status.items()):
+        responses[str(status)] = {
+            "description": "; ".join(f"{kind.title} ({kind.slug})" for kind in kinds),
+            "content": {PROBLEM_TYPE: {"schema": schema}},
+            "headers": {
+                "x-should-retry": {
+                    "description": "Whether the same call may succeed later.",
+                    "schema": {"type": "string", "enum": ["true", "false"]},
+                }
+            },
+        }
+    return responses
+
+
+def _answer(answer: Answered, references: _Models) -> dict[str, Any]:
+    result: dict[str, Any] = {"description": answer.description}
+    if answer.content:
+        result["content"] = {
+            media_type: {} if model is None else {"schema": references[model, "serialization"]}
+            for media_type, model in answer.content.items()
+        }
+    if answer.headers:
+        result["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in answer.headers.items()
+        }
+    return result

@@ -1,0 +1,33 @@
+"""What the views work with. Made once by the factory, kept on the app, one object for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import current_app
+
+from rockiln.api.waiting import WaitingRoom
+from rockiln.registry import Catalogue
+from rockiln.settings import Settings
+from rockiln.store.store import Store
+
+EXTENSION = "rockiln"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Attributes: ``clock`` gives seconds since the epoch."""
+
+    settings: Settings
+    store: Store
+    catalogue: Catalogue
+    waiting_room: WaitingRoom
+    clock: Callable[[], float] = time.time
+
+
+def services() -> Services:
+    """The services of the app that handles this request."""
+    held: Services = current_app.extensions[EXTENSION]
+    return held

@@ -1,0 +1,129 @@
+"""From a parsed body to a request, or to a list of what is wrong with each field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rockiln.domain.errors import InvalidRequestError
+from rockiln.domain.model import ModelProfile
+from rockiln.domain.request import SIDE_GRID_PX, SIDE_MAX_PX, SIDE_MIN_PX, GenerationRequest
+
+Model = TypeVar("Model", bound=BaseModel)
+_SHOWN_CHARS = 64
+
+
+def validate(model: type[Model], content: Mapping[str, Any]) -> Model:
+    """The content as ``model``.
+
+    Raises:
+        InvalidRequestError: every field that is wrong, with its limit and what to do.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        errors = [
+            _field_error(model, dict(each)) for each in error.errors(include_url=False)
+        ]
+    raise InvalidRequestError(_summary(errors), errors=errors)
+
+
+def validate_generation(
+    content: Mapping[str, Any], find_model: Callable[[str | None], ModelProfile | None]
+) -> GenerationRequest:
+    """A generation request. A side that is refused is told the limits of the model it is for."""
+    try:
+        return validate(GenerationRequest, content)
+    except InvalidRequestError as error:
+        name = content.get("model")
+        profile = find_model(name) if name is None or isinstance(name, str) else None
+        if profile is None:
+            raise
+        errors = [_with_model_limits(each, profile) for each in error.members["errors"]]
+        raise InvalidRequestError(error.detail, errors=errors) from error
+
+
+def _summary(errors: list[dict[str, Any]]) -> str:
+    first = f"{errors[0]['field']}: {errors[0]['message']}"
+    return first if len(errors) == 1 else f"{first} (and {len(errors) - 1} more)"
+
+
+def _with_model_limits(error: dict[str, Any], profile: ModelProfile) -> dict[str, Any]:
+    if error["field"] not in {"width", "height"} or "max" not in (error.get("limit") or {}):
+        return error
+    limit = {
+        "min": max(SIDE_MIN_PX, profile.min_side_px),
+        "max": min(SIDE_MAX_PX, profile.max_side_px),
+        "multiple_of": SIDE_GRID_PX,
+    }
+    return {**error, "limit": limit, "hint": limit_hint(limit)}
+
+
+def _field_error(model: type[BaseModel], error: dict[str, Any]) -> dict[str, Any]:
+    field = ".".join(_shown(str(part)) for part in error["loc"]) or "body"
+    match error["type"]:
+        case "extra_forbidden":
+            return _unknown_field(model, field)
+        case "missing":
+            return {"field": field, "message": "it is missing", "hint": f"give {field}"}
+        case "string_pattern_mismatch" if field == "prompt":
+            return {"field": field, "message": "it is blank", "hint": "say what to draw"}
+        case "string_unicode":
+            return {"field": field, "message": "it is not Unicode text (a lone surrogate)"}
+    limit = _limit(model, field)
+    return {
+        "field": field,
+        "message": str(error["msg"]).replace("Input should", "it should"),
+        "limit": limit or None,
+        "hint": limit_hint(limit),
+    }
+
+
+def _unknown_field(model: type[BaseModel], field: str) -> dict[str, Any]:
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(field, known, n=1)
+    return {
+        "field": field,
+        "message": "there is no such field",
+        "limit": {"one_of": known},
+        "hint": f"did you mean {near[0]}?" if near else "leave it out",
+    }
+
+
+def _limit(model: type[BaseModel], field: str) -> dict[str, Any]:
+    """What a field may be, read from the JSON schema that clients are shown."""
+    properties = model.model_json_schema()["properties"]
+    schema = properties.get(field.partition(".")[0], {})
+    kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+    kind = kinds[0] if kinds else {}
+    names = {
+        "minimum": "min",
+        "maximum": "max",
+        "multipleOf": "multiple_of",
+        "minLength": "min_length",
+        "maxLength": "max_length",
+        "enum": "one_of",
+        "pattern": "pattern",
+    }
+    return {ours: kind[theirs] for theirs, ours in names.items() if theirs in kind}
+
+
+def limit_hint(limit: Mapping[str, Any]) -> str | None:
+    """The limit as advice."""
+    if "one_of" in limit:
+        return "use one of " + ", ".join(map(str, limit["one_of"]))
+    if "max" in limit:
+        advice = f"use {limit['min']:g} to {limit['max']:g}"
+        return advice + (
+            f", a multiple of {limit['multiple_of']}" if "multiple_of" in limit else ""
+        )
+    if "max_length" in limit:
+        return f"use {limit.get('min_length', 0)} to {limit['max_length']} characters"
+    return None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

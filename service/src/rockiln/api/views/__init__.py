@@ -1,0 +1,1 @@
+"""One blueprint per resource. Views read the request, call, and answer; nothing else."""

@@ -1,0 +1,188 @@
+"""``POST /generate``: a request in, a picture out, or a job to ask for later."""
+
+from __future__ import annotations
+
+import json
+
+from flask import Blueprint, Response, g, request
+
+from rockiln.api.admission import accept_job, read_request
+from rockiln.api.body import read_json_object
+from rockiln.api.describe import Answered, Operation, describe
+from rockiln.api.documents import (
+    MEDIA_TYPES,
+    JobDocument,
+    failure_reason,
+    job_document,
+    job_href,
+    job_warnings,
+)
+from rockiln.api.json_answers import answer
+from rockiln.api.negotiation import Answer, Preferences, choose_answer, read_preferences
+from rockiln.api.problems import ProblemError, kind_of_failure, problem_response
+from rockiln.api.services import services
+from rockiln.domain.job import JobState
+from rockiln.domain.request import GenerationRequest
+from rockiln.store.records import Job
+
+blueprint = Blueprint("generate", __name__)
+
+_WARNINGS_MAX_CHARS = 2000
+_JOB_HEADERS = {
+    "Rockiln-Job-Id": "Id of the job.",
+    "Rockiln-Seed": "Seed of the first picture.",
+    "Rockiln-Model": "Model that was used.",
+    "Rockiln-Warnings": "Sentences for the person, as a JSON list in ASCII; absent if none.",
+    "Content-Location": "Address of the job.",
+}
+
+
+@blueprint.post("/generate")
+@describe(
+    Operation(
+        summary="Make pictures from a prompt",
+        description="Waits for the picture and answers it. Answers 202 and the job instead when "
+        "asked to, when the wait ends first, or when too many calls wait already; the job goes on "
+        "in any case, also when the client disconnects.",
+        body=GenerationRequest,
+        headers={
+            "Accept": "image/png, image/jpeg, image/webp, or application/json for the pictures "
+            "in base64 with everything known about them.",
+            "Prefer": "respond-async to get 202 at once; wait=N to wait at most N seconds.",
+            "Idempotency-Key": "With the same key and body the same job answers again.",
+        },
+        answers={
+            200: Answered(
+                "The picture, or the job with its pictures.",
+                {**dict.fromkeys(MEDIA_TYPES.values()), "application/json": JobDocument},
+                _JOB_HEADERS,
+            ),
+            202: Answered(
+                "Accepted; GET the job at Location.",
+                {"application/json": JobDocument},
+                {
+                    "Location": "Address of the job.",
+                    "Preference-Applied": "What of Prefer was followed.",
+                    **_JOB_HEADERS,
+                },
+            ),
+        },
+        problems=(
+            "invalid-request",
+            "invalid-json",
+            "unknown-model",
+            "not-acceptable",
+            "body-too-large",
+            "unsupported-media-type",
+            "idempotency-conflict",
+            "queue-full",
+            "broken-model",
+            "storage-low",
+            "store-unavailable",
+            "job-cancelled",
+            "request-bug",
+            "bad-output",
+            "out-of-memory",
+            "engine-error",
+            "engine-died",
+            "quarantined",
+            "attempt-deadline",
+            "lease-expired",
+            "boot-failure",
+        ),
+    )
+)
+def generate() -> Response:
+    held = services()
+    preferences = read_preferences(request.headers.get("Prefer", ""))
+    wanted = read_request(held, read_json_object())
+    chosen = choose_answer(request.accept_mimetypes, wanted.format)
+    seconds = preferences.seconds_to_wait(held.settings.wait_seconds)
+    if seconds > 0:
+        _refuse_many_in_one(wanted, chosen)
+    job = accept_job(
+        held,
+        wanted,
+        picture_format=chosen.picture_format,
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    g.job_id = job.id
+    warnings = list(chosen.warnings)
+    if seconds > 0 and not job.ended:
+        job, note = _wait(job, seconds)
+        warnings += note
+    # A job made before under the same key may have more pictures than one answer can carry.
+    return _answer(job, chosen, preferences, warnings)
+
+
+def _refuse_many_in_one(wanted: GenerationRequest, chosen: Answer) -> None:
+    if chosen.kind == "picture" and wanted.num_images > 1:
+        raise ProblemError(
+            "not-acceptable",
+            f"num_images is {wanted.num_images}, and a picture answer carries one picture",
+            hint="Send Accept: application/json to get them all, or Prefer: respond-async and "
+            "fetch each from the job.",
+        )
+
+
+def _wait(job: Job, seconds: float) -> tuple[Job, list[str]]:
+    held = services()
+    with held.waiting_room.slot() as taken:
+        if not taken:
+            return job, ["as many calls wait as may; ask for the job instead"]
+        held.waiting_room.wait(job.id, seconds)
+    return held.store.jobs.get(job.id), []
+
+
+def _answer(job: Job, chosen: Answer, preferences: Preferences, warnings: list[str]) -> Response:
+    if not job.ended or (preferences.respond_async and preferences.wait_seconds is None):
+        response = answer(job_document(job), 202)
+        response.headers["Location"] = job_href(job.id)
+    elif job.state is not JobState.DONE:
+        response = _failed(job)
+    else:
+        response = _done(job, chosen)
+    applied = preferences.applied(answered_async=response.status_code == 202)  # noqa: PLR2004
+    if applied is not None:
+        response.headers["Preference-Applied"] = applied
+    response.headers["Content-Location"] = job_href(job.id)
+    response.headers["Rockiln-Job-Id"] = job.id
+    response.headers["Rockiln-Seed"] = str(job.parameters.seed)
+    response.headers["Rockiln-Model"] = job.parameters.model
+    response.headers["Vary"] = "Accept, Prefer"
+    said = [*warnings, *job_warnings(job)]
+    if said:
+        response.headers["Rockiln-Warnings"] = _as_header(said)
+    return response
+
+
+def _done(job: Job, chosen: Answer) -> Response:
+    artefacts, picture_format = services().store.artefacts, job.parameters.format
+    paths = {
+        picture.index: artefacts.picture_path(picture.digest, picture_format)
+        for picture in job.pictures
+        if picture.digest is not None
+    }
+    if chosen.kind == "json":
+        contents = {index: path.read_bytes() for index, path in paths.items()}
+        return answer(job_document(job, pictures=contents))
+    return Response(paths[0].read_bytes(), mimetype=MEDIA_TYPES[picture_format])
+
+
+def _failed(job: Job) -> Response:
+    kind = kind_of_failure(job.state, job.failure_code)
+    if job.state is JobState.CANCELLED:
+        return problem_response(kind, "the job was cancelled", job_id=job.id)
+    return problem_response(
+        kind,
+        job.failure_detail or "the worker gave no detail",
+        job_id=job.id,
+        job=job_href(job.id),
+        reason=failure_reason(job),
+        attempts=job.attempt,
+    )
+
+
+def _as_header(warnings: list[str]) -> str:
+    text = json.dumps(warnings)
+    return text if len(text) <= _WARNINGS_MAX_CHARS else json.dumps(["see the warnings of the job"])

@@ -1,0 +1,163 @@
+"""Jobs that were accepted: list, look, cancel, fetch the pictures."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, g, request, send_file
+from pydantic import BaseModel, ConfigDict, Field
+
+from rockiln.api.describe import Answered, Operation, describe
+from rockiln.api.documents import (
+    MEDIA_TYPES,
+    JobDocument,
+    JobList,
+    PublicState,
+    job_document,
+    public_state,
+)
+from rockiln.api.json_answers import answer
+from rockiln.api.services import services
+from rockiln.api.validation import validate
+from rockiln.domain.errors import InvalidRequestError, UnknownArtefactError, UnknownJobError
+from rockiln.domain.job import JobState
+from rockiln.store.artefacts import SUFFIXES
+from rockiln.store.records import Job
+
+blueprint = Blueprint("jobs", __name__)
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+# SQLite's largest integer: what is longer is no place in a listing.
+_CURSOR_MAX = 2**63 - 1
+
+
+class JobsQuery(BaseModel):
+    """Parameters of the listing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Annotated[int, Field(ge=1, le=100, description="Jobs on a page.")] = 20
+    before: Annotated[
+        int | None, Field(ge=1, le=_CURSOR_MAX, description="Where the page before ended.")
+    ] = None
+    state: Annotated[PublicState | None, Field(description="Only jobs in this state.")] = None
+
+
+def find_job(job_id: str) -> Job:
+    """The job of an address. Raises UnknownJobError."""
+    if _JOB_ID.fullmatch(job_id) is None:
+        raise UnknownJobError("a job id is 32 characters from 0-9 and a-f")
+    g.job_id = job_id
+    return services().store.jobs.get(job_id)
+
+
+@blueprint.get("/jobs")
+@describe(
+    Operation(
+        summary="The jobs that are kept, newest first",
+        query=JobsQuery,
+        answers={200: Answered("One page.", {"application/json": JobList})},
+        problems=("invalid-request", "store-unavailable"),
+    )
+)
+def list_jobs() -> Response:
+    query = validate(JobsQuery, _query_parameters())
+    states = tuple(state for state in JobState if public_state(state) == query.state)
+    jobs = services().store.jobs.page(
+        limit=query.limit + 1, before_seq=query.before, states=states
+    )
+    shown = jobs[: query.limit]
+    following = None
+    if len(jobs) > query.limit:
+        parameters = {**query.model_dump(exclude_none=True), "before": shown[-1].seq}
+        following = f"/jobs?{urlencode(parameters)}"
+    return answer(JobList(jobs=[job_document(job) for job in shown], next=following))
+
+
+@blueprint.get("/jobs/<job_id>")
+@describe(
+    Operation(
+        summary="One job with its state, progress and pictures",
+        answers={200: Answered("The job.", {"application/json": JobDocument})},
+        problems=("unknown-job", "store-unavailable"),
+    )
+)
+def get_job(job_id: str) -> Response:
+    return answer(job_document(find_job(job_id)))
+
+
+@blueprint.delete("/jobs/<job_id>")
+@describe(
+    Operation(
+        summary="Cancel a job",
+        description="A waiting job ends at once; a running one at its next step.",
+        answers={
+            200: Answered("It is cancelled.", {"application/json": JobDocument}),
+            202: Answered("The worker was asked to drop it.", {"application/json": JobDocument}),
+        },
+        problems=("unknown-job", "job-not-cancellable", "store-unavailable"),
+    )
+)
+def cancel_job(job_id: str) -> Response:
+    job = cancel(find_job(job_id))
+    return answer(job_document(job), 200 if job.ended else 202)
+
+
+def cancel(job: Job) -> Job:
+    """Cancels, and tells everybody who may be concerned. Raises JobNotCancellableError."""
+    store = services().store
+    cancelled = store.jobs.cancel(job.id)
+    store.wake("worker")
+    store.wake("api")
+    return cancelled
+
+
+@blueprint.get("/jobs/<job_id>/artefacts/<index>")
+@describe(
+    Operation(
+        summary="A picture of a job",
+        description="Its bytes never change, so it may be cached for ever. Ranges are honoured.",
+        answers={
+            200: Answered("The picture.", dict.fromkeys(MEDIA_TYPES.values())),
+            206: Answered("The range asked for.", dict.fromkeys(MEDIA_TYPES.values())),
+            304: Answered("The copy you have is good."),
+        },
+        problems=("unknown-job", "unknown-artefact", "range-not-satisfiable", "store-unavailable"),
+    )
+)
+def get_artefact(job_id: str, index: str) -> Response:
+    job = find_job(job_id)
+    place = int(index) if re.fullmatch(r"[0-9]{1,4}", index) else len(job.pictures)
+    if place >= len(job.pictures):
+        raise UnknownArtefactError(f"the job has {len(job.pictures)} pictures, counted from 0")
+    digest = job.pictures[place].digest
+    if digest is None:
+        raise UnknownArtefactError(
+            "the picture is not there yet" if not job.ended else "the picture was never made",
+            state=public_state(job.state),
+        )
+    picture_format = job.parameters.format
+    path = services().store.artefacts.picture_path(digest, picture_format)
+    if not path.is_file():
+        raise UnknownArtefactError("the picture's file was removed from this host")
+    response = send_file(
+        path,
+        mimetype=MEDIA_TYPES[picture_format],
+        download_name=f"{job.id}-{place}{SUFFIXES[picture_format]}",
+        etag=digest,
+        conditional=True,
+    )
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
+
+
+def _query_parameters() -> dict[str, str]:
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        message = "it comes more than once"
+        raise InvalidRequestError(
+            f"{repeated[0][:64]}: {message}", errors=[{"field": repeated[0][:64], "message": message}]
+        )
+    return request.args.to_dict()

@@ -1,0 +1,5 @@
+"""``python -m rockiln.cli``: the command where no console script is installed."""
+
+from rockiln.cli.main import main
+
+main()

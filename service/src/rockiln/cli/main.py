@@ -1,0 +1,152 @@
+"""The ``rockiln`` command. Each command imports what it needs when it runs: probes start fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+URL = "http://127.0.0.1:8000"
+UrlOption = Annotated[
+    str, typer.Option("--url", envvar="ROCKILN_URL", help="Where the service is.")
+]
+
+app = typer.Typer(
+    name="rockiln",
+    help="Picture generation on AMD GPUs that does not lose work.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+store_app = typer.Typer(name="store", help="The job store of this host.", no_args_is_help=True)
+app.add_typer(store_app)
+
+
+@app.command("api")
+def api() -> None:
+    """Serve the HTTP API (container entry). Brings the store to this version first."""
+    from rockiln.cli.processes import run_api
+
+    run_api()
+
+
+@app.command("worker")
+def worker() -> None:
+    """Make pictures (container entry)."""
+    from rockiln.cli.processes import run_worker
+
+    raise typer.Exit(run_worker())
+
+
+@app.command("serve")
+def serve(
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT to serve on. Default: 127.0.0.1:8000.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Jobs and pictures. Default without root: the user's data folder."),
+    ] = None,
+    models_dir: Annotated[
+        Path | None, typer.Option(help="A further folder of models, such as service/models.")
+    ] = None,
+) -> None:
+    """Run api and worker as plain processes, in the foreground, until interrupted."""
+    from rockiln.cli.serve import run_serve
+
+    raise typer.Exit(run_serve(listen=listen, data_dir=data_dir, models_dir=models_dir))
+
+
+@app.command(
+    "generate",
+    epilog="Exit codes: 0 done, 1 cannot write the file, 2 wrong command line, 3 no service, "
+    "4 refused, 5 the job failed, 6 the job was cancelled, 130 interrupted (the job is cancelled).",
+)
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    url: UrlOption = URL,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="File; {seed} and {index} are filled in. - for standard output."
+        ),
+    ] = "rockiln-{seed}-{index}.png",
+    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Pull towards the prompt.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random if left out.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Sampling method.")] = None,
+    num_images: Annotated[int | None, typer.Option("--num-images", "-n")] = None,
+    model: Annotated[str | None, typer.Option(help="Model id, see GET /models.")] = None,
+    picture_format: Annotated[
+        str | None,
+        typer.Option("--format", help="png, jpeg or webp. Default: by the file's suffix."),
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the job as JSON instead of the paths.")
+    ] = False,
+) -> None:
+    """Make pictures and print the paths of their files."""
+    from rockiln.cli.generate import run_generate
+
+    body = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "width": width,
+        "height": height,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "scheduler": scheduler,
+        "num_images": num_images,
+        "model": model,
+        "format": picture_format,
+    }
+    given = {name: value for name, value in body.items() if value is not None}
+    raise typer.Exit(run_generate(url, given, output=output, json_output=json_output))
+
+
+@app.command("wait")
+def wait(
+    url: UrlOption = URL,
+    timeout_seconds: Annotated[float, typer.Option(min=0, help="Give up after this.")] = 300.0,
+) -> None:
+    """Wait until the service is ready. Exit code 1 with the reason when it is not."""
+    from rockiln.cli.probes import run_wait
+
+    raise typer.Exit(run_wait(url, timeout_seconds=timeout_seconds))
+
+
+@app.command("health")
+def health(
+    process: Annotated[Literal["api", "worker"], typer.Argument(help="Which one.")],
+) -> None:
+    """Tell whether the api or the worker of this host is well (container health check)."""
+    from rockiln.cli.probes import run_health
+
+    raise typer.Exit(run_health(process))
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    from rockiln import __version__
+
+    print(__version__)
+
+
+@store_app.command("migrate")
+def store_migrate() -> None:
+    """Bring the store to this version. Safe to run at any time, any number of times."""
+    from rockiln.cli.processes import migrate_store
+
+    migrate_store()
+
+
+def main() -> None:
+    """The console script."""
+    app()

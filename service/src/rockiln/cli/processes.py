@@ -1,0 +1,64 @@
+"""The two processes of the service, and the store they share."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+import typer
+
+from rockiln.cli.configuration import load_settings
+from rockiln.cli.exit_codes import FAILED
+from rockiln.settings import Settings
+from rockiln.telemetry.logs import configure_logging
+
+log = structlog.get_logger("rockiln.cli")
+
+
+def run_api() -> None:
+    """Prepares the store, then becomes gunicorn: its master gets every signal itself."""
+    from rockiln.api.server import gunicorn_command
+
+    settings = _configured()
+    _prepare(settings)
+    command = gunicorn_command(settings)
+    log.info("api.started", bind=settings.api_bind, published=settings.published_address)
+    os.execvp(command[0], command)  # noqa: S606 (no shell is wanted)
+
+
+def run_worker() -> int:
+    """Supervises the engine until told to stop."""
+    from rockiln.worker.supervisor import run
+
+    return run(_configured())
+
+
+def migrate_store() -> None:
+    """Brings the store to this version."""
+    settings = _configured()
+    _prepare(settings)
+    log.info("store.migrated", url=settings.database_url)
+
+
+def _configured() -> Settings:
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    return settings
+
+
+def _prepare(settings: Settings) -> None:
+    from rockiln.store.store import Store
+
+    store = Store(settings)
+    try:
+        store.prepare()
+    except OSError as error:
+        log.error(  # noqa: TRY400 (the reason is enough)
+            "store.refused",
+            reason=str(error),
+            hint=f"make {settings.data_dir} writable for uid {os.geteuid()}, or set "
+            "ROCKILN_DATA_DIR",
+        )
+        raise typer.Exit(FAILED) from error
+    finally:
+        store.close()
