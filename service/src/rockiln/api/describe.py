@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ class Answered:
     """One answer: its content types, each with a model, or None for bytes and pages."""
 
     description: str
-    content: dict[str, type[BaseModel] | None] = field(default_factory=dict)
+    content: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
 
 

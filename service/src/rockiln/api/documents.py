@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,12 @@ PublicState = Literal[
     "accepted", "leased", "denoising", "latents_stored", "decoding", "encoded", "published",
     "done", "retry_wait", "failed", "cancelled",
 ]  # fmt: skip
+
+
+_PUBLIC_STATES: dict[JobState, PublicState] = {
+    **{JobState(name): name for name in get_args(PublicState)},
+    JobState.QUARANTINED: "failed",
+}
 
 
 class _Document(BaseModel):
@@ -117,7 +123,7 @@ class JobList(_Document):
 
 def public_state(state: JobState) -> PublicState:
     """The state that clients see."""
-    return "failed" if state is JobState.QUARANTINED else state.value
+    return _PUBLIC_STATES[state]
 
 
 def job_href(job_id: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from gunicorn.glogging import Logger
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from rockiln.api.services import EXTENSION, Services
 from rockiln.settings import Settings
 from rockiln.telemetry.logs import configure_logging
 
 
-class JsonLogger(Logger):
+class JsonLogger(Logger):  # type: ignore[misc]
     """Sends what gunicorn says of itself the way of all our events; our app logs the requests."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ARG002 (gunicorn's signature)

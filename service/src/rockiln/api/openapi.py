@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Flask
@@ -26,18 +26,19 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
 _EVERYWHERE = ("misdirected-request", "internal-error")
 _EVERY_CHANGE = ("cross-origin-request",)
 
-_Models = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+_Key = tuple[type[BaseModel], JsonSchemaMode]
+_References = Mapping[tuple[Any, JsonSchemaMode], dict[str, Any]]
 
 
 def build_document(app: Flask) -> dict[str, Any]:
     """The document of every described route of ``app``."""
     operations = dict(_operations(app))
-    models = sorted(
-        {(Problem, "serialization"), *(m for each in operations.values() for m in _models(each))},
-        key=lambda pair: pair[0].__name__,
-    )
+    models: set[_Key] = {(Problem, "serialization")}
+    for operation in operations.values():
+        models.update(_models(operation))
     references, definitions = models_json_schema(
-        models, ref_template="#/components/schemas/{model}"
+        sorted(models, key=lambda pair: pair[0].__name__),
+        ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
     for (path, method), operation in operations.items():
@@ -67,7 +68,7 @@ def _operations(app: Flask) -> Iterable[tuple[tuple[str, str], Operation]]:
                 yield (_PARAMETER.sub(r"{\g<name>}", rule.rule), method), operation
 
 
-def _models(operation: Operation) -> Iterable[tuple[type[BaseModel], JsonSchemaMode]]:
+def _models(operation: Operation) -> Iterable[_Key]:
     for given in (operation.body, operation.query):
         if given is not None:
             yield given, "validation"
@@ -78,7 +79,7 @@ def _models(operation: Operation) -> Iterable[tuple[type[BaseModel], JsonSchemaM
 
 
 def _operation(
-    path: str, method: str, operation: Operation, references: _Models
+    path: str, method: str, operation: Operation, references: _References
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
         "operationId": method.lower() + re.sub(r"\W+", "_", path).rstrip("_"),
@@ -114,7 +115,7 @@ def _parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
     return parameters
 
 
-def _responses(method: str, operation: Operation, references: _Models) -> dict[str, Any]:
+def _responses(method: str, operation: Operation, references: _References) -> dict[str, Any]:
     responses = {
         str(status): _answer(answer, references) for status, answer in operation.answers.items()
     }
@@ -137,7 +138,7 @@ def _responses(method: str, operation: Operation, references: _Models) -> dict[s
     return responses
 
 
-def _answer(answer: Answered, references: _Models) -> dict[str, Any]:
+def _answer(answer: Answered, references: _References) -> dict[str, Any]:
     result: dict[str, Any] = {"description": answer.description}
     if answer.content:
         result["content"] = {

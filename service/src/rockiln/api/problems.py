@@ -18,7 +18,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 
 class ProblemError(RockilnError):
-    """A condition of HTTP itself, named by its slug; conditions of the service are domain errors."""
+    """A condition of HTTP itself, by its slug. Conditions of the service are domain errors."""
 
     def __init__(self, slug: str, detail: str, **members: Any) -> None:
         super().__init__(detail, **members)

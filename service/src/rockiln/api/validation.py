@@ -25,9 +25,7 @@ def validate(model: type[Model], content: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        errors = [
-            _field_error(model, dict(each)) for each in error.errors(include_url=False)
-        ]
+        errors = [_field_error(model, dict(each)) for each in error.errors(include_url=False)]
     raise InvalidRequestError(_summary(errors), errors=errors)
 
 

@@ -99,7 +99,7 @@ class WaitingRoom:
         receiver.drain()  # before the question: a hint that comes after it is kept for the next
         try:
             return self._store.jobs.ended_among(job_ids)
-        except Exception:  # noqa: BLE001 (every waiter has its own deadline; the thread must live)
+        except Exception:
             log.exception("waiters.check_failed")
             time.sleep(POLL_SECONDS)
             return set()

@@ -18,6 +18,6 @@ def load_settings() -> Settings:
     except ValidationError as error:
         for each in error.errors(include_url=False):
             name = ENV_PREFIX + "_".join(str(part) for part in each["loc"]).upper()
-            print(f"rockiln: {name}: {each['msg']}", file=sys.stderr)
+            print(f"rockiln: {name}: {each['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         print("rockiln: correct the variable, or settings.toml; next: try again", file=sys.stderr)
         raise typer.Exit(FAILED) from error

@@ -1,5 +1,7 @@
 """The ``rockiln`` command. Each command imports what it needs when it runs: probes start fast."""
 
+# ruff: noqa: PLC0415 (imports wait until they are needed: probes must start fast)
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -64,7 +66,7 @@ def serve(
     epilog="Exit codes: 0 done, 1 cannot write the file, 2 wrong command line, 3 no service, "
     "4 refused, 5 the job failed, 6 the job was cancelled, 130 interrupted (the job is cancelled).",
 )
-def generate(
+def generate(  # noqa: PLR0917 (typer passes them by name)
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     url: UrlOption = URL,
     output: Annotated[

@@ -1,5 +1,7 @@
 """``rockiln wait`` and ``rockiln health``: short questions, told in exit codes."""
 
+# ruff: noqa: PLC0415 (imports wait until they are needed: probes must start fast)
+
 from __future__ import annotations
 
 import sys
@@ -79,6 +81,4 @@ def _worker_fault() -> str | None:
     worker = workers.get(settings.worker_name)
     if worker is None:
         return f"{settings.worker_name} has not reported yet"
-    return worker_fault(
-        worker, now=time.time(), stale_after_seconds=settings.worker_stale_seconds
-    )
+    return worker_fault(worker, now=time.time(), stale_after_seconds=settings.worker_stale_seconds)

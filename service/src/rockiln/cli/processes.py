@@ -1,5 +1,7 @@
 """The two processes of the service, and the store they share."""
 
+# ruff: noqa: PLC0415 (imports wait until they are needed: probes must start fast)
+
 from __future__ import annotations
 
 import os
@@ -53,7 +55,7 @@ def _prepare(settings: Settings) -> None:
     try:
         store.prepare()
     except OSError as error:
-        log.error(  # noqa: TRY400 (the reason is enough)
+        log.error(
             "store.refused",
             reason=str(error),
             hint=f"make {settings.data_dir} writable for uid {os.geteuid()}, or set "

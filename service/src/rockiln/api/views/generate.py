@@ -21,6 +21,7 @@ from rockiln.api.json_answers import answer
 from rockiln.api.negotiation import Answer, Preferences, choose_answer, read_preferences
 from rockiln.api.problems import ProblemError, kind_of_failure, problem_response
 from rockiln.api.services import services
+from rockiln.domain.errors import UnknownArtefactError
 from rockiln.domain.job import JobState
 from rockiln.domain.request import GenerationRequest
 from rockiln.store.records import Job
@@ -111,7 +112,6 @@ def generate() -> Response:
     if seconds > 0 and not job.ended:
         job, note = _wait(job, seconds)
         warnings += note
-    # A job made before under the same key may have more pictures than one answer can carry.
     return _answer(job, chosen, preferences, warnings)
 
 
@@ -157,13 +157,16 @@ def _answer(job: Job, chosen: Answer, preferences: Preferences, warnings: list[s
 
 
 def _done(job: Job, chosen: Answer) -> Response:
+    # Several pictures under a picture Accept: an earlier job of the same Idempotency-Key.
     artefacts, picture_format = services().store.artefacts, job.parameters.format
     paths = {
         picture.index: artefacts.picture_path(picture.digest, picture_format)
         for picture in job.pictures
         if picture.digest is not None
     }
-    if chosen.kind == "json":
+    if not all(path.is_file() for path in paths.values()):
+        raise UnknownArtefactError("a picture's file was removed from this host", job_id=job.id)
+    if chosen.kind == "json" or len(paths) > 1:
         contents = {index: path.read_bytes() for index, path in paths.items()}
         return answer(job_document(job, pictures=contents))
     return Response(paths[0].read_bytes(), mimetype=MEDIA_TYPES[picture_format])

@@ -65,9 +65,7 @@ def find_job(job_id: str) -> Job:
 def list_jobs() -> Response:
     query = validate(JobsQuery, _query_parameters())
     states = tuple(state for state in JobState if public_state(state) == query.state)
-    jobs = services().store.jobs.page(
-        limit=query.limit + 1, before_seq=query.before, states=states
-    )
+    jobs = services().store.jobs.page(limit=query.limit + 1, before_seq=query.before, states=states)
     shown = jobs[: query.limit]
     following = None
     if len(jobs) > query.limit:
@@ -158,6 +156,7 @@ def _query_parameters() -> dict[str, str]:
     if repeated:
         message = "it comes more than once"
         raise InvalidRequestError(
-            f"{repeated[0][:64]}: {message}", errors=[{"field": repeated[0][:64], "message": message}]
+            f"{repeated[0][:64]}: {message}",
+            errors=[{"field": repeated[0][:64], "message": message}],
         )
     return request.args.to_dict()
