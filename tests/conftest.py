@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with one tiny one."""
+    from support.tiny_sd1 import make_tiny_sd1  # noqa: PLC0415 (torch loads for seconds)
+
+    folder = tmp_path_factory.mktemp("models")
+    make_tiny_sd1(folder / "tiny")
+    return folder
 
 
 @pytest.hookimpl(wrapper=True)

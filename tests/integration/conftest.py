@@ -10,15 +10,6 @@ from typing import Any
 import pytest
 
 from support.service import Service
-from support.tiny_sd1 import make_tiny_sd1
-
-
-@pytest.fixture(scope="session")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models with one tiny one."""
-    folder = tmp_path_factory.mktemp("models")
-    make_tiny_sd1(folder / "tiny")
-    return folder
 
 
 @pytest.fixture(scope="session")

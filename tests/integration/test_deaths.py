@@ -119,7 +119,7 @@ def test_a_job_that_kills_every_engine_ends_with_the_reason(
             continue  # bounded by the test's own time limit
         service.kill(service.engine())
     job = service.wait_for(job_id, "failed", "quarantined")
-    assert job["failure"]["code"]
+    assert job["failure"]["reason"] == "quarantined"
     assert "SIGKILL" in job["failure"]["detail"]
     service.wait_ready()
     assert service.post(json={"prompt": "the next one"}).status_code == 200

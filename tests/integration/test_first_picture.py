@@ -58,7 +58,7 @@ def test_json_carries_the_pictures_and_every_parameter(service: Service) -> None
         headers={"Accept": "application/json"},
     ).json()
     assert answer["state"] == "done"
-    pictures = [base64.b64decode(item["b64_json"]) for item in answer["pictures"]]
+    pictures = [base64.b64decode(item["base64"]) for item in answer["pictures"]]
     assert len(set(pictures)) == 2
     solo = [service.post(json={"prompt": PROMPT, "seed": seed}).content for seed in (5, 6)]
     assert pictures == solo  # picture i of a job is the picture of seed + i

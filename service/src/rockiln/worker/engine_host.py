@@ -53,6 +53,7 @@ class EngineHost:
         self._process: EngineProcess | None = None
         self._placement: Placement | None = None
         self._kill_reason = ""
+        self._misspoke = False
         self._failed_starts = 0
         self._start_at_monotonic = 0.0
         self._start_deadline_monotonic = 0.0
@@ -134,13 +135,15 @@ class EngineHost:
         self._start_at_monotonic = self._monotonic() + pause_seconds
 
     def _read_events(self) -> None:
-        if self._process is None:
+        if self._process is None or self._misspoke:
             return
         try:
             for event in self._process.events():
                 self._handle(event)
-        except ValidationError:
-            log.exception("engine.misspoke")
+        except ValidationError as error:
+            # No traceback: it would print the line. Nothing the child says later is believed.
+            self._misspoke = True
+            log.error("engine.misspoke", errors=[item["type"] for item in error.errors()])
             self.kill("it sent a line that is no event")
 
     def _handle(self, event: protocol.Event) -> None:
@@ -181,3 +184,4 @@ class EngineHost:
             self._process.close()
         self._process = self._placement = self.ready = None
         self._kill_reason = ""
+        self._misspoke = False

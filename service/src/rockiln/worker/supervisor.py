@@ -243,11 +243,11 @@ class Supervisor:
 
     def _engine_died(self, reason: str) -> None:
         attempt = self._attempt
-        if attempt is None:
-            return
-        late = self._monotonic() >= attempt.deadline_monotonic
-        code = FaultCode.ATTEMPT_DEADLINE if late else FaultCode.ENGINE_DIED
-        self._end_attempt(Fault(code, f"the engine ended while {attempt.stage}: {reason}"))
+        if attempt is not None:
+            late = self._monotonic() >= attempt.deadline_monotonic
+            code = FaultCode.ATTEMPT_DEADLINE if late else FaultCode.ENGINE_DIED
+            self._end_attempt(Fault(code, f"the engine ended while {attempt.stage}: {reason}"))
+        self._report_now()
 
     def _end_attempt(self, fault: Fault) -> None:
         attempt, self._attempt = self._attempt, None
