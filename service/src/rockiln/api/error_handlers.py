@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import difflib
 import uuid
+from typing import Any
 
 import structlog
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, render_template, request
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from rockiln.api.problems import KIND_BY_STATUS, KINDS, kind_of, problem_response
+from rockiln.api.problems import (
+    KIND_BY_STATUS,
+    KINDS,
+    ProblemKind,
+    kind_of,
+    problem,
+    problem_response,
+)
 from rockiln.domain.errors import RockilnError
 
 log = structlog.get_logger("rockiln.api")
@@ -28,7 +36,7 @@ def _ours(error: RockilnError) -> Response:
     kind = kind_of(error)
     if kind is KINDS["internal-error"]:
         return _unexpected(error)
-    return problem_response(kind, error.detail, **error.members)
+    return _respond(kind, error.detail, **error.members)
 
 
 def _frameworks(error: HTTPException) -> Response:
@@ -39,11 +47,11 @@ def _frameworks(error: HTTPException) -> Response:
     if kind is None:
         kind = KINDS["bad-request"] if error.code < 500 else KINDS["internal-error"]  # noqa: PLR2004
     if isinstance(error, NotFound):
-        return problem_response(kind, f"there is no route {request.path[:200]!r}", **_nearest())
+        return _respond(kind, f"there is no route {request.path[:200]!r}", **_nearest())
     if isinstance(error, RequestEntityTooLarge):
         limit = {"max_bytes": current_app.config["MAX_CONTENT_LENGTH"]}
-        return problem_response(kind, f"the limit is {limit['max_bytes']} bytes", limit=limit)
-    response = problem_response(kind, error.description or error.name)
+        return _respond(kind, f"the limit is {limit['max_bytes']} bytes", limit=limit)
+    response = _respond(kind, error.description or error.name)
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response
@@ -51,15 +59,21 @@ def _frameworks(error: HTTPException) -> Response:
 
 def _databases(error: OperationalError) -> Response:
     log.error("store.failed", reason=str(error.orig))
-    return problem_response(KINDS["store-unavailable"], "the job store cannot be used just now")
+    return _respond(KINDS["store-unavailable"], "the job store cannot be used just now")
 
 
 def _unexpected(error: Exception) -> Response:
     request_id = uuid.uuid4().hex
     log.error("request.failed", request_id=request_id, exc_info=error)
-    return problem_response(
-        KINDS["internal-error"], "an error that nobody expected", request_id=request_id
-    )
+    return _respond(KINDS["internal-error"], "an error that nobody expected", request_id=request_id)
+
+
+def _respond(kind: ProblemKind, detail: str, **members: Any) -> Response:
+    """The problem as a document, or as a page to a person on the pages."""
+    if not request.path.startswith("/ui/"):
+        return problem_response(kind, detail, **members)
+    page = render_template("error.html", problem=problem(kind, detail, **members))
+    return Response(page, status=kind.status, mimetype="text/html")
 
 
 def _nearest() -> dict[str, str]:

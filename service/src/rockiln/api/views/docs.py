@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from flask import Blueprint, Response, current_app, render_template
 
@@ -13,6 +14,29 @@ from rockiln.api.problems import KINDS, ProblemError
 blueprint = Blueprint("docs", __name__)
 
 _PAGE = {"text/html": None}
+
+
+@blueprint.app_template_filter()
+def schema_words(schema: dict[str, Any]) -> str:
+    """A JSON schema in a few words; a reference as its name alone."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(schema_words(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    kind = str(schema.get("type", "anything"))
+    if kind == "array":
+        return f"list of {schema_words(schema.get('items', {}))}"
+    bounds = {
+        "minimum": "from {}",
+        "maximum": "to {}",
+        "multipleOf": "a multiple of {}",
+        "minLength": "at least {} characters",
+        "maxLength": "at most {} characters",
+    }
+    said = [words.format(schema[key]) for key, words in bounds.items() if key in schema]
+    return ", ".join([schema.get("format", kind), *said])
 
 
 @blueprint.get("/openapi.json")
