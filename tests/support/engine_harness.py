@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ from rockiln.registry import load_catalogue
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
 
-THREADS = 2
+# One: on a busy host two threads wait for each other longer than they work.
+THREADS = 1
+Kind = TypeVar("Kind")
 
 
 def read_profile(folder: Path) -> ModelProfile:
@@ -98,6 +100,10 @@ class EngineHarness:
             for event in self.events
             if isinstance(event, protocol.PictureEncoded) and job_id in (None, event.job_id)
         ]
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        """The events of one kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def names(self, job_id: str | None = None) -> list[str]:
         """The events' names, in order."""

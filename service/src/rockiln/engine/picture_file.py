@@ -18,13 +18,15 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from rockiln.domain.request import PictureFormat
-from rockiln.engine.postprocess import Pixels
 from rockiln.engine.record import parameters_text, record_json
 
+Pixels = npt.NDArray[np.uint8]
 RECORD_KEY = "rockiln"
 _NAMESPACE = "https://rockiln.invalid/ns/record/1/"
 _PNG_COMPRESSION = 6

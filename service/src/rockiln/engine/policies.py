@@ -97,7 +97,8 @@ class VaeTiling:
     def remove(self, model: LoadedModel) -> None:
         vae = model.components.modules["vae"]
         used, sample_px, latent_px = model.undo.pop(self.name)
-        vae.enable_tiling(used)
+        if not used:
+            vae.disable_tiling()
         vae.tile_sample_min_size = sample_px
         vae.tile_latent_min_size = latent_px
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from rockiln.domain.errors import RockilnError
+from rockiln.engine.picture_file import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 # A picture whose every channel spans no more than this is one colour to the eye.
 FLAT_SPREAD = 1
 

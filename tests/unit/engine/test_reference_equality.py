@@ -1,0 +1,175 @@
+"""A row alone equals diffusers' StableDiffusionPipeline bit for bit (CPU, float32).
+
+Several pictures of one request are within 1/255 of the pipeline's batch: the pipeline runs them in
+one forward, the engine one after the other on a CPU, and sums are ordered by the batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
+
+from rockiln.domain.model import ModelProfile
+from rockiln.domain.request import SCHEDULER_NAMES, GenerationParameters
+from support.engine_harness import EngineHarness, largest_difference
+from support.parameters import parameters
+
+# Written out here and not taken from the engine: this is what the names promise.
+REFERENCE_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {}),
+    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "ddim": (DDIMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+
+
+class Reference:
+    """The pipeline, called with a job's parameters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self._scheduler_config = self.pipeline.scheduler.config
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        for module in (self.pipeline.unet, self.pipeline.vae, self.pipeline.text_encoder):
+            module.to(memory_format=memory_format)
+
+    def draw(self, parameters: GenerationParameters) -> list[npt.NDArray[np.uint8]]:
+        kind, options = REFERENCE_SCHEDULERS[parameters.scheduler]
+        self.pipeline.scheduler = kind.from_config(self._scheduler_config, **options)
+        generators = [
+            torch.Generator("cpu").manual_seed(parameters.picture_seed(index))
+            for index in range(parameters.num_images)
+        ]
+        images = self.pipeline(
+            prompt=parameters.prompt,
+            negative_prompt=parameters.negative_prompt,
+            width=parameters.width,
+            height=parameters.height,
+            num_inference_steps=parameters.num_inference_steps,
+            guidance_scale=parameters.guidance_scale,
+            num_images_per_prompt=parameters.num_images,
+            generator=generators,
+        ).images
+        return [np.asarray(image) for image in images]
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_folder: Path) -> Reference:
+    return Reference(tiny_folder)
+
+
+@pytest.fixture(params=["channels_last", "contiguous"])
+def channels_last(request: pytest.FixtureRequest, reference: Reference) -> bool:
+    last = bool(request.param == "channels_last")
+    reference.lay_out(torch.channels_last if last else torch.contiguous_format)
+    return last
+
+
+def _assert_equal(
+    harness: EngineHarness,
+    reference: Reference,
+    model: ModelProfile,
+    parameters: GenerationParameters,
+    *,
+    channels_last: bool,
+    within: int = 0,
+) -> None:
+    chosen = harness.plan(parameters, model, channels_last=channels_last)
+    pictures = harness.run(parameters, model, chosen=chosen)
+    expected = reference.draw(parameters)
+    assert len(pictures) == len(expected) == parameters.num_images
+    for picture, pixels in zip(pictures, expected, strict=True):
+        assert largest_difference(harness.pixels(picture), pixels) <= within
+
+
+def test_reference_covers_every_scheduler() -> None:
+    assert set(REFERENCE_SCHEDULERS) == set(SCHEDULER_NAMES)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guidance_scale": 7.5, "num_inference_steps": 6, "negative_prompt": "house"},
+        {"guidance_scale": 1.0, "num_inference_steps": 6},
+        {"width": 96},
+        {"height": 96},
+        {"width": 72, "height": 104},
+    ],
+    ids=["guided", "unguided", "96x64", "64x96", "72x104"],
+)
+def test_picture_equals_reference(  # noqa: PLR0917 (pytest hands them by name)
+    harness: EngineHarness,
+    reference: Reference,
+    tiny: ModelProfile,
+    channels_last: bool,
+    scheduler: str,
+    changes: dict[str, Any],
+) -> None:
+    wanted = parameters(scheduler=scheduler, **changes)
+    _assert_equal(harness, reference, tiny, wanted, channels_last=channels_last)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 15])
+def test_picture_equals_reference_when_steps_are_few_or_many(
+    harness: EngineHarness, reference: Reference, tiny: ModelProfile, scheduler: str, steps: int
+) -> None:
+    reference.lay_out(torch.channels_last)
+    wanted = parameters(scheduler=scheduler, num_inference_steps=steps)
+    _assert_equal(harness, reference, tiny, wanted, channels_last=True)
+
+
+@pytest.mark.parametrize("negative_prompt", ["", "night tree"])
+@pytest.mark.parametrize("prompt", ["a", "x " * 200], ids=["short", "past the window"])
+def test_picture_equals_reference_when_texts_differ(
+    harness: EngineHarness,
+    reference: Reference,
+    tiny: ModelProfile,
+    prompt: str,
+    negative_prompt: str,
+) -> None:
+    reference.lay_out(torch.channels_last)
+    wanted = parameters(prompt=prompt, negative_prompt=negative_prompt, seed=2**32 - 1)
+    _assert_equal(harness, reference, tiny, wanted, channels_last=True)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+def test_several_pictures_are_within_one_step_of_reference(
+    harness: EngineHarness,
+    reference: Reference,
+    tiny: ModelProfile,
+    channels_last: bool,
+    scheduler: str,
+) -> None:
+    wanted = parameters(scheduler=scheduler, num_images=3, width=96)
+    _assert_equal(harness, reference, tiny, wanted, channels_last=channels_last, within=1)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+def test_each_of_several_pictures_equals_its_solo_run_bit_for_bit(
+    harness: EngineHarness, tiny: ModelProfile, scheduler: str
+) -> None:
+    together = harness.run(parameters(scheduler=scheduler, num_images=3), tiny)
+    for index, picture in enumerate(list(together)):
+        (alone,) = harness.run(parameters(scheduler=scheduler, seed=7 + index), tiny)
+        assert alone.digest == picture.digest
