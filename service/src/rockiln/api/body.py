@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any, NoReturn
 
-from flask import request
+from flask import current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from rockiln.api.problems import ProblemError
 
@@ -28,12 +29,31 @@ def read_json_object() -> dict[str, Any]:
             accepted=["application/json"],
         )
     try:
-        content = parse_json(request.get_data(cache=False))
+        content = parse_json(_read_body())
     except ValueError as error:
         raise ProblemError("invalid-json", str(error)) from error
     if not isinstance(content, dict):
         raise ProblemError("invalid-json", "the body is not a JSON object")
     return content
+
+
+def _read_body() -> bytes:
+    """All of the body. A server that ends its stream itself leaves these checks to the app.
+
+    Raises:
+        RequestEntityTooLarge: also for a chunked body, which would be cut off at the limit.
+        ProblemError: the connection ended before the body did.
+    """
+    limit_bytes = current_app.config["MAX_CONTENT_LENGTH"]
+    request.max_content_length = limit_bytes + 1
+    data = request.get_data(cache=False)
+    if len(data) > limit_bytes:
+        raise RequestEntityTooLarge
+    if request.content_length is not None and len(data) < request.content_length:
+        raise ProblemError("bad-request", "the body is shorter than its Content-Length")
+    if not data:
+        raise ProblemError("invalid-json", "the body is empty")
+    return data
 
 
 def parse_json(data: bytes) -> Any:

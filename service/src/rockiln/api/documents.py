@@ -88,7 +88,7 @@ class PictureDocument(_Document):
     sha256: str | None
     warnings: list[str]
     seconds: dict[str, float] = Field(description="Time per stage.")
-    policies: list[Any] = Field(description="Optimisations that were in force.")
+    policies: list[str] = Field(description="Optimisations that were in force.")
     details: dict[str, Any] = Field(description="What the picture file itself records.")
     base64: str | None = Field(
         default=None, description="The picture, in the answer of a POST /generate that waited."

@@ -72,7 +72,9 @@ def _respond(kind: ProblemKind, detail: str, **members: Any) -> Response:
     """The problem as a document, or as a page to a person on the pages."""
     if not request.path.startswith("/ui/"):
         return problem_response(kind, detail, **members)
-    page = render_template("error.html", problem=problem(kind, detail, **members))
+    page = render_template(
+        "error.html", problem=problem(kind, detail, instance=request.path, **members)
+    )
     return Response(page, status=kind.status, mimetype="text/html")
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from flask import Response
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 
+from rockiln.api.gunicorn_worker import kind_of_exception
+from rockiln.api.problems import problem_response
 from rockiln.api.services import EXTENSION, Services
 from rockiln.settings import Settings
 from rockiln.telemetry.logs import configure_logging
@@ -26,8 +30,16 @@ class JsonLogger(Logger):  # type: ignore[misc]
 logger_class = JsonLogger
 
 
+def _unreadable_body(error: Exception) -> Response:
+    return problem_response(
+        kind_of_exception(error), f"the body cannot be read ({type(error).__name__})"
+    )
+
+
 def post_worker_init(worker: Any) -> None:
     """A stopping server lets waiting calls go with 202 rather than keep it from ending."""
+    # A body that is torn or wrongly chunked is noticed only when a view reads it.
+    worker.wsgi.register_error_handler(ParseException, _unreadable_body)
     held: Services = worker.wsgi.extensions[EXTENSION]
     held.waiting_room.release_when(lambda: not worker.alive)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from flask import Response, request
 
@@ -168,7 +169,7 @@ def kind_of_failure(state: str, code: str | None) -> ProblemKind:
     return KINDS.get((code or "").replace("_", "-"), KINDS["engine-error"])
 
 
-def problem(kind: ProblemKind, detail: str, **members: Any) -> Problem:
+def problem(kind: ProblemKind, detail: str, *, instance: str, **members: Any) -> Problem:
     """The document. ``members`` may bring ``errors``, another ``hint``, and members of its own."""
     hint = members.pop("hint", kind.hint)
     errors = members.pop("errors", None)
@@ -177,7 +178,7 @@ def problem(kind: ProblemKind, detail: str, **members: Any) -> Problem:
         title=kind.title,
         status=kind.status,
         detail=detail,
-        instance=request.path,
+        instance=instance,
         code=kind.code,
         hint=hint,
         errors=None if errors is None else [FieldError(**error) for error in errors],
@@ -187,7 +188,7 @@ def problem(kind: ProblemKind, detail: str, **members: Any) -> Problem:
 
 def problem_response(kind: ProblemKind, detail: str, **members: Any) -> Response:
     """The document as an answer, with its headers."""
-    document = problem(kind, detail, **members)
+    document = problem(kind, detail, instance=quote(request.path), **members)
     response = Response(
         document.model_dump_json(exclude_none=True), status=kind.status, mimetype=PROBLEM_TYPE
     )

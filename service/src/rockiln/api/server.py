@@ -21,7 +21,7 @@ def gunicorn_command(settings: Settings) -> list[str]:
         "-m",
         "gunicorn",
         f"--bind={settings.api_bind}",
-        "--worker-class=gthread",
+        "--worker-class=rockiln.api.gunicorn_worker.ProblemWorker",
         "--workers=1",
         f"--threads={settings.api_threads}",
         f"--timeout={LOOP_STALL_SECONDS}",

@@ -14,6 +14,24 @@ from rockiln.domain.request import SIDE_GRID_PX, SIDE_MAX_PX, SIDE_MIN_PX, Gener
 
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN_CHARS = 64
+# pydantic's error types in our words; its own serve for the rest.
+_MESSAGES = {
+    "missing": "it is missing",
+    "int_type": "it is not a whole number",
+    "int_parsing": "it is not a whole number",
+    "int_from_float": "it is not a whole number",
+    "float_type": "it is not a number",
+    "float_parsing": "it is not a number",
+    "finite_number": "it is not a finite number",
+    "string_type": "it is not text",
+    "string_unicode": "it is not Unicode text (a lone surrogate)",
+    "string_too_short": "it is empty",
+    "string_too_long": "it has more than {max_length} characters",
+    "greater_than_equal": "it is less than {min}",
+    "less_than_equal": "it is more than {max}",
+    "multiple_of": "it is not a multiple of {multiple_of}",
+    "literal_error": "it is none of the known ones",
+}
 
 
 def validate(model: type[Model], content: Mapping[str, Any]) -> Model:
@@ -41,7 +59,7 @@ def validate_generation(
         if profile is None:
             raise
         errors = [_with_model_limits(each, profile) for each in error.members["errors"]]
-        raise InvalidRequestError(error.detail, errors=errors) from error
+        raise InvalidRequestError(_summary(errors), errors=errors) from error
 
 
 def _summary(errors: list[dict[str, Any]]) -> str:
@@ -57,26 +75,25 @@ def _with_model_limits(error: dict[str, Any], profile: ModelProfile) -> dict[str
         "max": min(SIDE_MAX_PX, profile.max_side_px),
         "multiple_of": SIDE_GRID_PX,
     }
-    return {**error, "limit": limit, "hint": limit_hint(limit)}
+    message = error["message"].replace(str(SIDE_MIN_PX), str(limit["min"]))
+    message = message.replace(str(SIDE_MAX_PX), str(limit["max"]))
+    return {**error, "message": message, "limit": limit, "hint": limit_hint(limit)}
 
 
 def _field_error(model: type[BaseModel], error: dict[str, Any]) -> dict[str, Any]:
     field = ".".join(_shown(str(part)) for part in error["loc"]) or "body"
-    match error["type"]:
-        case "extra_forbidden":
-            return _unknown_field(model, field)
-        case "missing":
-            return {"field": field, "message": "it is missing", "hint": f"give {field}"}
-        case "string_pattern_mismatch" if field == "prompt":
-            return {"field": field, "message": "it is blank", "hint": "say what to draw"}
-        case "string_unicode":
-            return {"field": field, "message": "it is not Unicode text (a lone surrogate)"}
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return _unknown_field(model, field)
+    if kind == "string_pattern_mismatch" and field == "prompt":
+        return {"field": field, "message": "it is blank", "hint": "say what to draw"}
     limit = _limit(model, field)
+    message = _MESSAGES.get(kind, str(error["msg"]).replace("Input should", "it should"))
     return {
         "field": field,
-        "message": str(error["msg"]).replace("Input should", "it should"),
+        "message": message.format(**limit),
         "limit": limit or None,
-        "hint": limit_hint(limit),
+        "hint": limit_hint(limit) or (f"give {field}" if kind == "missing" else None),
     }
 
 
@@ -114,7 +131,7 @@ def limit_hint(limit: Mapping[str, Any]) -> str | None:
     if "one_of" in limit:
         return "use one of " + ", ".join(map(str, limit["one_of"]))
     if "max" in limit:
-        advice = f"use {limit['min']:g} to {limit['max']:g}"
+        advice = f"use {limit['min']} to {limit['max']}"
         return advice + (
             f", a multiple of {limit['multiple_of']}" if "multiple_of" in limit else ""
         )
