@@ -36,25 +36,36 @@ ansible_facts:
   contains:
     rockiln_engine:
       description: RV(ansible_facts.rockiln_engine.answers), and where it does, path, versions, BuildKit, cgroups
-        and C(running_containers), those of O(containers) that run.
+        and C(running_containers), those of O(containers) that run,
+        and C(installed_packages), those of an engine that dpkg has.
       type: dict
 """
 
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.rockiln.host.plugins.module_utils._engine import Client, Engine, find_client
+from ansible_collections.rockiln.host.plugins.module_utils._engine import Client, Engine, find_client, run_command
+
+
+ENGINE_PACKAGES = ("docker.io", "docker-ce", "moby-engine")
+
+
+def installed_packages() -> list[str]:
+    """Packages of an engine that dpkg has."""
+    done = run_command(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n", *ENGINE_PACKAGES])
+    return [line.split()[0] for line in done.output.splitlines() if line.endswith(" installed")]
 
 
 def engine_facts(client: Client | None, containers: list[str]) -> dict[str, object]:
     if client is None:
-        return {"answers": False, "running_containers": []}
+        return {"answers": False, "running_containers": [], "installed_packages": installed_packages()}
     values = dataclasses.asdict(client)
     engine = Engine(client.path)
     return {
         "answers": True,
         "client_path": values.pop("path"),
         **values,
+        "installed_packages": installed_packages(),
         "running_containers": [name for name in containers if engine.container_runs(name)],
     }
 
