@@ -32,7 +32,7 @@ def run_serve(*, listen: str | None, data_dir: Path | None, models_dir: Path | N
     print(f"rockiln starts; jobs and pictures are in {settings.data_dir}", file=sys.stderr)
     with lock, Client(url, timeout_seconds=_PROBE_SECONDS) as client:
         group = ProcessGroup(
-            {name: [sys.executable, "-m", "rockiln.cli", name] for name in ("api", "worker")},
+            {name: [sys.executable, "-m", "rockiln", name] for name in ("api", "worker")},
             environment,
         )
         group.run(each_second=_Announcement(client, url))
