@@ -293,9 +293,12 @@ class Supervisor:
             return
         self._heartbeat_at_monotonic = now + HEARTBEAT_SECONDS
         self._report_now()
+        self._renew_lease()  # before stale ones are ended: a clock that jumped must not end ours
         self._end_stale_attempts(
             Fault(FaultCode.LEASE_EXPIRED, "the worker that had the job stopped answering")
         )
+
+    def _renew_lease(self) -> None:
         attempt = self._attempt
         if attempt is None or attempt.lost:
             return
