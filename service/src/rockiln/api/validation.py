@@ -31,6 +31,7 @@ _MESSAGES = {
     "less_than_equal": "it is more than {max}",
     "multiple_of": "it is not a multiple of {multiple_of}",
     "literal_error": "it is none of the known ones",
+    "string_pattern_mismatch": "it is not of the form {pattern}",
 }
 
 
@@ -88,10 +89,12 @@ def _field_error(model: type[BaseModel], error: dict[str, Any]) -> dict[str, Any
     if kind == "string_pattern_mismatch" and field == "prompt":
         return {"field": field, "message": "it is blank", "hint": "say what to draw"}
     limit = _limit(model, field)
-    message = _MESSAGES.get(kind, str(error["msg"]).replace("Input should", "it should"))
+    message = str(error["msg"]).replace("Input should", "it should")
+    if kind in _MESSAGES:
+        message = _MESSAGES[kind].format(**limit)
     return {
         "field": field,
-        "message": message.format(**limit),
+        "message": message,
         "limit": limit or None,
         "hint": limit_hint(limit) or (f"give {field}" if kind == "missing" else None),
     }
@@ -137,6 +140,8 @@ def limit_hint(limit: Mapping[str, Any]) -> str | None:
         )
     if "max_length" in limit:
         return f"use {limit.get('min_length', 0)} to {limit['max_length']} characters"
+    if "pattern" in limit:
+        return "use small letters, digits, dots, dashes and underscores"
     return None
 
 

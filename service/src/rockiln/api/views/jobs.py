@@ -6,7 +6,7 @@ import re
 from typing import Annotated
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, request, send_file
+from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from rockiln.api.describe import Answered, Operation, describe
@@ -137,17 +137,16 @@ def get_artefact(job_id: str, index: str) -> Response:
             state=public_state(job.state),
         )
     picture_format = job.parameters.format
-    path = services().store.artefacts.picture_path(digest, picture_format)
-    if not path.is_file():
-        raise UnknownArtefactError("the picture's file was removed from this host")
-    response = send_file(
-        path,
-        mimetype=MEDIA_TYPES[picture_format],
-        download_name=f"{job.id}-{place}{SUFFIXES[picture_format]}",
-        etag=digest,
-        conditional=True,
-    )
+    try:
+        data = services().store.artefacts.picture_path(digest, picture_format).read_bytes()
+    except FileNotFoundError as error:
+        raise UnknownArtefactError("the picture's file was removed from this host") from error
+    response = Response(data, mimetype=MEDIA_TYPES[picture_format])
+    file_name = f"{job.id}-{place}{SUFFIXES[picture_format]}"
+    response.headers["Content-Disposition"] = f'inline; filename="{file_name}"'
     response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    response.set_etag(digest)
+    response.make_conditional(request, accept_ranges=True, complete_length=len(data))
     return response
 
 

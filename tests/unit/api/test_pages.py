@@ -1,0 +1,138 @@
+"""The pages: forms that need no JavaScript."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from rockiln.api.views.web import form_content
+from rockiln.domain.fault import Fault, FaultCode
+from support.front import Front
+
+FORM = {"prompt": "a <boat>", "width": "64", "seed": "7", "guidance_scale": "4.5", "model": "paper"}
+
+
+def send(front: Front, form: dict[str, str], **more: Any) -> TestResponse:
+    return front.client.post(
+        "/ui/generate", data=form, content_type="multipart/form-data", **more
+    )
+
+
+def test_the_root_leads_to_the_pages(front: Front) -> None:
+    assert front.client.get("/").headers["Location"] == "/ui/"
+    assert front.client.get("/ui").status_code in {301, 308}
+
+
+def test_a_sent_form_leads_to_its_job(front: Front) -> None:
+    answer = send(front, FORM)
+    assert answer.status_code == 303
+    page = front.client.get(answer.headers["Location"])
+    assert '<meta http-equiv="refresh"' in page.text
+    assert "a &lt;boat&gt;" in page.text
+    assert "<boat>" not in page.text
+    parameters = front.store.jobs.page(limit=1)[0].parameters
+    assert (parameters.width, parameters.seed, parameters.guidance_scale) == (64, 7, 4.5)
+    assert parameters.height == 64
+
+
+def test_errors_stand_beside_their_fields_with_what_was_typed(front: Front) -> None:
+    answer = send(front, {**FORM, "prompt": "", "width": "7", "num_inference_steps": "many"})
+    assert answer.status_code == 400
+    for field in ("prompt", "width", "num_inference_steps"):
+        assert f'aria-describedby="{field}-error"' in answer.text
+        assert f'id="{field}-error"' in answer.text
+    assert 'value="7"' in answer.text
+    assert 'value="many"' in answer.text
+    assert front.store.jobs.page(limit=1) == []
+
+
+def test_a_full_queue_is_told_on_the_form(new_front: Callable[..., Front]) -> None:
+    front = new_front(queue_max_jobs=1)
+    front.submit()
+    answer = send(front, FORM)
+    assert answer.status_code == 429
+    assert "Too many jobs wait" in answer.text
+    assert "a &lt;boat&gt;" in answer.text
+
+
+def test_a_finished_job_shows_its_pictures_and_stops_renewing(front: Front) -> None:
+    job_id = front.submit(num_images=2)
+    front.hand.finish(front.hand.lease(), warnings=("the prompt is long",))
+    page = front.client.get(f"/ui/jobs/{job_id}").text
+    assert 'http-equiv="refresh"' not in page
+    assert page.count("<img src=\"/jobs/") == 2
+    assert "the prompt is long" in page
+    assert f"again={job_id}" in page
+    assert f"/jobs/{job_id}/artefacts/0" in front.client.get("/ui/").text
+
+
+def test_a_job_can_be_sent_again_with_its_settings(front: Front) -> None:
+    job_id = front.submit(prompt="a lighthouse", seed=99)
+    page = front.client.get(f"/ui/?again={job_id}").text
+    assert "a lighthouse</textarea>" in page
+    assert 'value="99"' in page
+
+
+def test_a_failed_job_says_why_and_what_to_do(front: Front) -> None:
+    job_id = front.submit()
+    front.hand.fail(front.hand.lease(), Fault(FaultCode.BROKEN_MODEL, "the weights are torn"))
+    page = front.client.get(f"/ui/jobs/{job_id}").text
+    assert "The weights are torn" in page
+    assert "/problems/broken-model" in page
+
+
+def test_a_job_is_cancelled_from_its_page(front: Front) -> None:
+    job_id = front.submit()
+    for _ in range(2):  # the second time it has ended: no error, its page tells
+        answer = front.client.post(
+            f"/ui/jobs/{job_id}/cancel", data={}, content_type="multipart/form-data; boundary=x"
+        )
+        assert answer.status_code == 303
+    assert "cancelled" in front.client.get(answer.headers["Location"]).text
+
+
+def test_errors_of_the_pages_are_pages(front: Front) -> None:
+    for path in ("/ui/none-such", "/ui/jobs/none-such", "/ui/?again=none-such"):
+        answer = front.client.get(path)
+        assert (answer.status_code, answer.mimetype) == (404, "text/html")
+        assert "To the form" in answer.text
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "application/json"])
+def test_a_form_of_another_type_is_refused(front: Front, content_type: str) -> None:
+    answer = front.client.post("/ui/generate", data="prompt=a", content_type=content_type)
+    assert answer.status_code == 415
+
+
+def test_the_form_without_a_model_says_so(front: Front) -> None:
+    front.services.catalogue.models.clear()
+    assert "no model is installed" in front.client.get("/ui/").text
+    assert send(front, {"prompt": "a boat"}).status_code == 404
+
+
+def test_pages_ask_nobody_else_for_anything(front: Front) -> None:
+    job_id = front.submit()
+    for path in ("/ui/", f"/ui/jobs/{job_id}", "/docs", "/problems/queue-full"):
+        page = front.client.get(path).text
+        sources = re.findall(r'(?:src|href|action)="([^"]*)"', page)
+        assert sources
+        assert all(source.startswith(("/", "#")) for source in sources), sources
+        assert "<script" not in page
+        assert "style=" not in page
+
+
+def test_every_field_has_a_label(front: Front) -> None:
+    page = front.client.get("/ui/").text
+    fields = set(re.findall(r'<(?:input|textarea|select)[^>]* id="(\w+)"', page))
+    assert fields == set(re.findall(r'<label for="(\w+)"', page))
+    assert len(fields) == 10
+
+
+def test_form_text_becomes_the_json_it_stands_for() -> None:
+    typed = {"prompt": "a\r\nb", "negative_prompt": " ", "width": " 64 ", "guidance_scale": "x"}
+    assert form_content(typed) == {"prompt": "a\nb", "width": 64, "guidance_scale": "x"}
+    assert form_content({"seed": "9" * 9999})["seed"] == "9" * 9999

@@ -1,0 +1,71 @@
+"""The thread that watches for all who wait."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from rockiln.api.waiting import WaitingRoom
+from support.front import Front
+
+
+def test_slots_are_taken_and_given_back(front: Front) -> None:
+    room = WaitingRoom(front.store, slots=1)
+    with room.slot() as first, room.slot() as second:
+        assert (first, second) == (True, False)
+    with room.slot() as again:
+        assert again
+
+
+def test_many_calls_on_one_job_are_all_let_go(front: Front) -> None:
+    job_id = front.submit()
+    room = front.services.waiting_room
+    callers = [threading.Thread(target=room.wait, args=(job_id, 60)) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    front.hand.finish(front.hand.lease())
+    for caller in callers:
+        caller.join(60)
+        assert not caller.is_alive()
+
+
+def test_a_job_that_ended_before_is_not_waited_for(front: Front) -> None:
+    job_id = front.submit()
+    front.hand.finish(front.hand.lease())
+    front.services.waiting_room.wait(job_id, 60)
+
+
+def test_nobody_is_waked_by_another_job(front: Front) -> None:
+    job_id, other = front.submit(), front.submit()
+    front.hand.finish(front.hand.lease())
+    assert front.store.jobs.get(job_id).ended
+    front.services.waiting_room.wait(other, 0.6)
+    assert not front.store.jobs.get(other).ended
+
+
+def test_the_watch_goes_on_after_the_store_failed(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = front.submit()
+    front.hand.finish(front.hand.lease())
+    real, calls = front.store.jobs.ended_among, []
+
+    def fail_once(job_ids: list[str]) -> set[str]:
+        calls.append(job_ids)
+        if len(calls) == 1:
+            raise OperationalError("", None, Exception("disk"))
+        return real(job_ids)
+
+    monkeypatch.setattr(front.store.jobs, "ended_among", fail_once)
+    front.services.waiting_room.wait(job_id, 60)
+    assert len(calls) == 2
+
+
+def test_a_closed_room_lets_everybody_go(front: Front) -> None:
+    caller = threading.Thread(target=front.services.waiting_room.wait, args=(front.submit(), 60))
+    caller.start()
+    front.services.waiting_room.close()
+    caller.join(60)
+    assert not caller.is_alive()
