@@ -58,6 +58,12 @@ def _run(
     )
 
 
+def _pictures(child: ChildProcess) -> list[protocol.PictureEncoded]:
+    """What one job sent to the child gives."""
+    events = child.events_until(protocol.JobEnded)
+    return [event for event in events if isinstance(event, protocol.PictureEncoded)]
+
+
 def test_ready_tells_device_and_versions(ready: tuple[ChildProcess, protocol.Ready]) -> None:
     _, event = ready
     assert (event.device.kind, event.device.threads) == ("cpu", 1)
@@ -130,6 +136,30 @@ def test_job_of_a_model_that_breaks_fails_with_the_reason(
     failed = child.expect(protocol.JobFailed)
     assert failed.code is FaultCode.BROKEN_MODEL
     assert "is gone" in failed.detail
+
+
+def test_picture_of_a_killed_child_is_finished_by_another_with_the_same_bytes(
+    ready: tuple[ChildProcess, protocol.Ready], tiny: ModelProfile, tmp_path: Path
+) -> None:
+    child, device = ready
+    run = _run(tiny, parameters(scheduler="euler_ancestral"), device)
+    child.send(run)
+    (whole,) = _pictures(child)
+    with ChildProcess(tmp_path / "child") as killed:
+        killed.start(tiny)
+        killed.expect(protocol.Ready)
+        killed.send(run)
+        while not isinstance(event := killed.next_event(), protocol.LatentsStored):
+            assert event is not None
+        killed.process.kill()
+        assert killed.wait() == -signal.SIGKILL
+        latents = ArtefactStore(killed.artefacts_dir).latents_path(event.latents)
+        shutil.copy(latents, ArtefactStore(child.artefacts_dir).latents_path(event.latents))
+    task = protocol.PictureTask(index=0, latents=event.latents)
+    child.send(run.model_copy(update={"pictures": [task]}))
+    (resumed,) = _pictures(child)
+    assert resumed.digest == whole.digest
+    assert set(resumed.seconds) == {"decode", "postprocess"}
 
 
 def test_garbage_ends_a_ready_child_at_work(tmp_path: Path, tiny: ModelProfile) -> None:

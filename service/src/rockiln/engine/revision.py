@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 from rockiln.registry.manifest import MANIFEST_NAME
@@ -33,7 +34,10 @@ def revision(folder: Path, cache_dir: Path) -> str:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{path.relative_to(folder)}\0{digest}\n".encode())
-    write_durably(kept, total.hexdigest().encode())
+    try:
+        write_durably(kept, total.hexdigest().encode())
+    except OSError as error:
+        sys.stderr.write(f"the digest of {folder.name} is not kept: {error}\n")
     return total.hexdigest()
 
 
