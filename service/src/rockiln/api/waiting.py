@@ -56,6 +56,8 @@ class WaitingRoom:
         """Returns when the job has ended, the time is over, or the process is to end."""
         ended = threading.Event()
         with self._changed:
+            if self._closed:
+                return
             self._watched.setdefault(job_id, []).append(ended)
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -78,6 +80,7 @@ class WaitingRoom:
             self._changed.notify_all()
             watcher = self._watcher
         if watcher is not None:
+            self._store.wake("api")  # it may be in its poll
             watcher.join()
 
     def _watch(self) -> None:
@@ -89,10 +92,10 @@ class WaitingRoom:
                 while not self._watched and not self._closed:
                     self._changed.wait()
                 job_ids = list(self._watched)
-            leaving = self._closed or self._stopping()
-            self._release(job_ids if leaving else self._ended(job_ids, receiver))
+            self._release(job_ids if self._stopping() else self._ended(job_ids, receiver))
             if not self._closed:
                 poller.poll(POLL_SECONDS * 1000)
+        self._release(list(self._watched))
         receiver.close()
 
     def _ended(self, job_ids: list[str], receiver: WakeReceiver) -> set[str]:
