@@ -22,7 +22,7 @@ from rockiln.domain.request import SEED_MAX, GenerationRequest, PictureFormat
 from rockiln.store.records import Job
 
 # Visible ASCII: what fits into a header and a log line.
-_KEY = re.compile(r"[!-~]{1,255}")
+KEY_PATTERN = "^[!-~]{1,255}$"
 
 
 def read_request(services: Services, content: Mapping[str, Any]) -> GenerationRequest:
@@ -51,7 +51,7 @@ def accept_job(
         IdempotencyConflictError
     """
     settings, store = services.settings, services.store
-    if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
+    if idempotency_key is not None and re.fullmatch(KEY_PATTERN, idempotency_key) is None:
         message = "it should be 1 to 255 visible ASCII characters"
         raise InvalidRequestError(
             f"Idempotency-Key: {message}",

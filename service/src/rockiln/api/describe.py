@@ -22,12 +22,19 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class RequestHeader:
+    """One header that a route reads. Without a pattern any value is taken."""
+
+    description: str
+    pattern: str | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """One method of one route.
 
     Attributes:
         query: model of the query parameters.
-        headers: request headers that matter, with what they do.
         problems: slugs it can answer with; the ones every route can are added.
     """
 
@@ -36,7 +43,7 @@ class Operation:
     description: str = ""
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, RequestHeader] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 

@@ -107,11 +107,15 @@ def _parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
         for name, schema in operation.query.model_json_schema()["properties"].items():
             text = schema.pop("description", "")
             parameters.append({"name": name, "in": "query", "description": text, "schema": schema})
-    parameters += [
-        {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-        for name, text in operation.headers.items()
-        if name != "Accept"  # OpenAPI has it as the content types of the answers
-    ]
+    for name, header in operation.headers.items():
+        if name == "Accept":  # OpenAPI has it as the content types of the answers
+            continue
+        schema = {"type": "string"}
+        if header.pattern is not None:
+            schema["pattern"] = header.pattern
+        parameters.append(
+            {"name": name, "in": "header", "description": header.description, "schema": schema}
+        )
     return parameters
 
 

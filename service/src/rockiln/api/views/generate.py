@@ -6,9 +6,9 @@ import json
 
 from flask import Blueprint, Response, g, request
 
-from rockiln.api.admission import accept_job, read_request
+from rockiln.api.admission import KEY_PATTERN, accept_job, read_request
 from rockiln.api.body import read_json_object
-from rockiln.api.describe import Answered, Operation, describe
+from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
     JobDocument,
@@ -47,10 +47,16 @@ _JOB_HEADERS = {
         "in any case, also when the client disconnects.",
         body=GenerationRequest,
         headers={
-            "Accept": "image/png, image/jpeg, image/webp, or application/json for the pictures "
-            "in base64 with everything known about them.",
-            "Prefer": "respond-async to get 202 at once; wait=N to wait at most N seconds.",
-            "Idempotency-Key": "With the same key and body the same job answers again.",
+            "Accept": RequestHeader(
+                "image/png, image/jpeg, image/webp, or application/json for the pictures in "
+                "base64 with everything known about them."
+            ),
+            "Prefer": RequestHeader(
+                "respond-async to get 202 at once; wait=N to wait at most N seconds."
+            ),
+            "Idempotency-Key": RequestHeader(
+                "With the same key and body the same job answers again.", KEY_PATTERN
+            ),
         },
         answers={
             200: Answered(
