@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from rockiln.domain.fault import FaultCode
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
-from rockiln.engine.engine import Engine, UnfitDeviceError
+from rockiln.engine.engine import Engine
 from rockiln.engine.latents_file import read_latents
 from rockiln.engine.picture_file import read_record
 from rockiln.engine.record import parameters_of
@@ -33,19 +28,6 @@ UNLIKE: tuple[dict[str, Any], ...] = (
 
 def policies_of(picture: protocol.PictureEncoded) -> object:
     return picture.details["policies"]
-
-
-def revision_of(picture: protocol.PictureEncoded) -> object:
-    details: Any = picture.details
-    return details["model"]["revision"]
-
-
-def break_family(
-    harness: EngineHarness, model: ModelProfile, patch: pytest.MonkeyPatch, **functions: Any
-) -> None:
-    """Replaces functions of the loaded model's family until ``patch`` is undone."""
-    loaded = harness.shelf.take(model, harness.plan(parameters(), model)).model
-    patch.setattr(loaded, "family", replace(loaded.family, **functions))
 
 
 def test_events_come_in_the_order_of_a_jobs_life(
@@ -270,154 +252,6 @@ def test_no_warning_about_a_negative_prompt_that_guidance_does_not_use(
     wanted = parameters(guidance_scale=1.0, negative_prompt="snow " * 76)
     (picture,) = harness.run(wanted, tiny)
     assert picture.warnings == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"width": 100}, "not on this model's 8 px grid"),
-        ({"scheduler": "plms"}, "unknown scheduler 'plms'"),
-        ({"num_inference_steps": 0}, "0 steps are none"),
-    ],
-)
-def test_bad_parameters_are_a_request_bug(
-    harness: EngineHarness, tiny: ModelProfile, changes: dict[str, Any], words: str
-) -> None:
-    harness.run(parameters(**changes), tiny)
-    failure = harness.failure()
-    assert failure.code is FaultCode.REQUEST_BUG
-    assert words in failure.detail
-    assert harness.engine.idle
-
-
-def test_plan_for_another_device_is_an_engine_error(
-    harness: EngineHarness, tiny: ModelProfile
-) -> None:
-    chosen = harness.plan(parameters(), tiny, device="gpu")
-    harness.run(parameters(), tiny, chosen=chosen)
-    assert harness.failure().code is FaultCode.ENGINE_ERROR
-
-
-def test_job_sent_twice_fails_once_and_ends(harness: EngineHarness, tiny: ModelProfile) -> None:
-    harness.submit(parameters(), tiny)
-    harness.submit(parameters(), tiny)
-    assert harness.names() == ["job_failed"]
-    assert harness.engine.idle
-
-
-def test_job_without_pictures_ends_at_once(harness: EngineHarness, tiny: ModelProfile) -> None:
-    harness.run(parameters(), tiny, pictures=[])
-    assert harness.names() == ["job_ended"]
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (torch.OutOfMemoryError("HIP out of memory"), FaultCode.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FaultCode.OUT_OF_MEMORY),
-        (MemoryError(), FaultCode.OUT_OF_MEMORY),
-        (OSError(28, "No space left on device"), FaultCode.ENGINE_ERROR),
-        (ValueError("anything"), FaultCode.ENGINE_ERROR),
-    ],
-)
-@pytest.mark.parametrize("stage", ["encode_prompt", "predict", "decode"])
-def test_error_of_a_stage_becomes_the_jobs_fault(  # noqa: PLR0917 (pytest hands them by name)
-    harness: EngineHarness,
-    tiny: ModelProfile,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    stage: str,
-    error: Exception,
-    code: FaultCode,
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    break_family(harness, tiny, monkeypatch, **{stage: fail})
-    harness.run(parameters(), tiny)
-    failure = harness.failure()
-    assert failure.code is code
-    assert type(error).__name__ in failure.detail
-    assert "Traceback" in capfd.readouterr().err
-    assert harness.engine.idle
-    monkeypatch.undo()
-    assert len(harness.run(parameters(), tiny)) == 1
-
-
-def test_device_that_refuses_all_work_ends_the_child(
-    harness: EngineHarness, tiny: ModelProfile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise torch.AcceleratorError("HIP error: an illegal memory access was encountered", 700)
-
-    break_family(harness, tiny, monkeypatch, predict=fail)
-    harness.submit(parameters(), tiny)
-    with pytest.raises(UnfitDeviceError, match="illegal memory access"):
-        harness.engine.advance()
-    assert harness.failure().code is FaultCode.ENGINE_ERROR
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_latents_that_are_no_numbers_are_not_stored(
-    harness: EngineHarness, tiny: ModelProfile, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
-    def predict(_: object, latents: torch.Tensor, *__: object) -> torch.Tensor:
-        return torch.full_like(latents, value)
-
-    break_family(harness, tiny, monkeypatch, predict=predict)
-    harness.run(parameters(), tiny, job_id="spoilt")
-    assert harness.failure().code is FaultCode.BAD_OUTPUT
-    assert Counter(harness.names())["latents_stored"] == 0
-    assert not harness.artefacts.latents_path("spoilt/0.safetensors").exists()
-
-
-@pytest.mark.parametrize("value", [-1.0, 0.3, float("nan")])
-def test_flat_picture_is_bad_output(
-    harness: EngineHarness, tiny: ModelProfile, monkeypatch: pytest.MonkeyPatch, value: float
-) -> None:
-    flat = torch.full((1, 3, 64, 64), value)
-    break_family(harness, tiny, monkeypatch, decode=lambda *_: flat)
-    harness.run(parameters(), tiny)
-    assert harness.failure().code is FaultCode.BAD_OUTPUT
-    assert harness.encoded() == []
-
-
-def test_shelf_keeps_the_models_last_used(tmp_path: Path) -> None:
-    harness = EngineHarness(tmp_path / "work", kept_models=2)
-    profiles = {
-        name: read_profile(make_tiny_sd1(tmp_path / "models" / name, seed=seed))
-        for seed, name in enumerate(("one", "two", "three"))
-    }
-
-    def take(name: str) -> object:
-        profile = profiles[name]
-        return harness.shelf.take(profile, harness.plan(parameters(), profile))
-
-    one, two = take("one"), take("two")
-    assert take("one") is one
-    take("three")
-    assert take("one") is one
-    assert take("two") is not two
-
-
-def test_files_replaced_on_disk_are_loaded_anew(tmp_path: Path) -> None:
-    harness = EngineHarness(tmp_path / "work")
-    folder = tmp_path / "models" / "tiny"
-    (first,) = harness.run(parameters(), read_profile(make_tiny_sd1(folder)))
-    shutil.rmtree(folder)
-    (second,) = harness.run(parameters(), read_profile(make_tiny_sd1(folder, seed=1)))
-    assert revision_of(first) != revision_of(second)
-    assert first.digest != second.digest
-
-
-def test_model_whose_folder_is_gone_is_broken(
-    harness: EngineHarness, tiny: ModelProfile, tmp_path: Path
-) -> None:
-    gone = replace(tiny, path=str(tmp_path / "gone"))
-    harness.run(parameters(), gone)
-    failure = harness.failure()
-    assert failure.code is FaultCode.BROKEN_MODEL
-    assert "is gone" in failure.detail
 
 
 def test_engine_with_nothing_to_do_does_nothing(harness: EngineHarness) -> None:
