@@ -54,7 +54,9 @@ class Front:
 
 
 @contextmanager
-def open_front(folder: Path, *, broken: dict[str, str] | None = None, **changes: Any) -> Iterator[Front]:
+def open_front(
+    folder: Path, *, broken: dict[str, str] | None = None, **changes: Any
+) -> Iterator[Front]:
     """A front on ``folder``; ``changes`` are settings."""
     given = {"public_dir": folder / "public", "data_dir": folder / "data", **changes}
     settings = Settings(**given)

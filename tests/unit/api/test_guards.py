@@ -18,7 +18,8 @@ def test_names_of_this_host_are_answered(client: FlaskClient, host: str) -> None
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "a,localhost", "[:"]
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "a,localhost", "[:"],
 )
 def test_a_name_that_was_rebound_to_this_host_is_refused(client: FlaskClient, host: str) -> None:
     answer = client.get("/livez", headers={"Host": host})

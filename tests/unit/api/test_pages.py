@@ -17,9 +17,7 @@ FORM = {"prompt": "a <boat>", "width": "64", "seed": "7", "guidance_scale": "4.5
 
 
 def send(front: Front, form: dict[str, str], **more: Any) -> TestResponse:
-    return front.client.post(
-        "/ui/generate", data=form, content_type="multipart/form-data", **more
-    )
+    return front.client.post("/ui/generate", data=form, content_type="multipart/form-data", **more)
 
 
 def test_the_root_leads_to_the_pages(front: Front) -> None:
@@ -64,7 +62,7 @@ def test_a_finished_job_shows_its_pictures_and_stops_renewing(front: Front) -> N
     front.hand.finish(front.hand.lease(), warnings=("the prompt is long",))
     page = front.client.get(f"/ui/jobs/{job_id}").text
     assert 'http-equiv="refresh"' not in page
-    assert page.count("<img src=\"/jobs/") == 2
+    assert page.count('<img src="/jobs/') == 2
     assert "the prompt is long" in page
     assert f"again={job_id}" in page
     assert f"/jobs/{job_id}/artefacts/0" in front.client.get("/ui/").text

@@ -73,9 +73,7 @@ def test_health_and_submissions_are_answered_while_every_waiting_slot_is_taken(
 def test_a_client_that_leaves_does_not_take_its_job_with_it(serve_front: Serve) -> None:
     front = serve_front(waiting_slots=1)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{front.url}/generate", json=BODY, timeout=httpx.Timeout(30, read=0.5)
-        )
+        httpx.post(f"{front.url}/generate", json=BODY, timeout=httpx.Timeout(30, read=0.5))
     (job,) = front.store.jobs.page(limit=9)
     assert not job.cancel_requested
     front.hand.finish(front.hand.lease())
@@ -97,7 +95,7 @@ def test_a_stopping_api_answers_who_waits_and_leaves_without_an_error(serve_fron
         answer = waiting.result(60)
     assert answer.status_code == 202
     assert process.wait(60) == 0
-    assert not list(front.store.jobs.page(limit=1))[0].cancel_requested
+    assert not front.store.jobs.page(limit=1)[0].cancel_requested
     assert not list((front.log.parent / "data/store/wake").glob("api-*"))
     assert "Traceback" not in front.log.read_text()
 
