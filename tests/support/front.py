@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +28,26 @@ from support.service import eventually, free_port
 SOURCE = Path(__file__).resolve().parents[2] / "service" / "src"
 
 
+@functools.cache
+def _migrated() -> bytes:
+    """An empty store of this version: a copy of it is made faster than a migration is run."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(data_dir=Path(folder))
+        store = Store(settings)
+        store.prepare()
+        store.close()
+        return (settings.store_dir / "rockiln.db").read_bytes()
+
+
 class Front:
     """An app with its store, and a hand that can act as the worker."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         self.settings = settings
+        settings.store_dir.mkdir(parents=True)
+        (settings.store_dir / "rockiln.db").write_bytes(_migrated())
         self.store = Store(settings)
-        self.store.prepare()
+        self.store.artefacts.prepare()
         self.hand = HandWorker(self.store)
         self.app: Flask = create_app(settings, store=self.store, catalogue=catalogue)
         self.services: Services = self.app.extensions[EXTENSION]
