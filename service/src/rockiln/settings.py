@@ -9,9 +9,9 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -117,6 +117,15 @@ class Settings(BaseSettings):
                 "which this version does not have"
             )
         return value
+
+    @model_validator(mode="after")
+    def _threads_that_never_wait(self) -> Self:
+        if self.waiting_slots >= self.api_threads:
+            raise ValueError(
+                f"waiting_slots ({self.waiting_slots}) must be less than api_threads "
+                f"({self.api_threads}): health and submissions need threads too"
+            )
+        return self
 
     @property
     def store_dir(self) -> Path:

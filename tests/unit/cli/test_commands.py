@@ -91,6 +91,13 @@ def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert "ROCKILN_LOG_LEVEL" in ended.stderr
 
 
+def test_settings_that_do_not_go_together_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROCKILN_WAITING_SLOTS", "48")
+    ended = CliRunner().invoke(app, ["api"])
+    assert ended.exit_code == 1
+    assert "must be less than api_threads" in ended.stderr
+
+
 def serve(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "rockiln", "serve", "--data-dir", str(data_dir), *arguments],

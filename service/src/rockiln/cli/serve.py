@@ -7,18 +7,19 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import typer
-from pydantic import ValidationError
 
 from rockiln.cli.client import Client, UnreachableError
+from rockiln.cli.configuration import load_settings
 from rockiln.cli.exit_codes import FAILED
 from rockiln.cli.process_group import ProcessGroup
-from rockiln.settings import ENV_PREFIX, Settings, split_address
+from rockiln.settings import Settings, split_address
 from rockiln.telemetry.logs import configure_logging
 
 _PROBE_SECONDS = 1.0
+_OPTIONS = {"published_address": "--listen", "api_bind": "--listen"}
 
 
 def run_serve(*, listen: str | None, data_dir: Path | None, models_dir: Path | None) -> int:
@@ -43,21 +44,14 @@ def serve_settings(
     *, listen: str | None, data_dir: Path | None, models_dir: Path | None
 ) -> Settings:
     """The settings with the options over them, checked before anything starts."""
-    given: dict[str, object] = {}
+    given: dict[str, Any] = {}
     if listen is not None:
         given |= {"published_address": listen, "api_bind": listen}
     if models_dir is not None:
         given["bundled_models_dir"] = models_dir.absolute()
-    try:
-        settings = Settings(**given)  # type: ignore[arg-type]
-        chosen = data_dir if data_dir is not None else default_data_dir(settings)
-        return Settings(**given, data_dir=chosen.absolute())  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "--listen" if listen is not None else ENV_PREFIX + str(first["loc"][0]).upper()
-        raise _refusal(
-            f"{name}: {first['msg'].removeprefix('Value error, ')}", "correct it and try again"
-        ) from error
+    settings = load_settings(given, options=_OPTIONS if listen is not None else None)
+    chosen = data_dir if data_dir is not None else default_data_dir(settings)
+    return settings.model_copy(update={"data_dir": chosen.absolute()})
 
 
 def default_data_dir(settings: Settings) -> Path:
