@@ -1,19 +1,23 @@
 """gunicorn's configuration file: what cannot be said on its command line."""
 
+# ruff: noqa: PLC0415 (gunicorn's master loads this module and should stay small)
+
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Response
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 
 from rockiln.api.gunicorn_worker import kind_of_exception
-from rockiln.api.problems import problem_response
-from rockiln.api.services import EXTENSION, Services
 from rockiln.settings import Settings
 from rockiln.telemetry.logs import configure_logging
+
+if TYPE_CHECKING:
+    from flask import Response
+
+    from rockiln.api.services import Services
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
@@ -31,6 +35,8 @@ logger_class = JsonLogger
 
 
 def _unreadable_body(error: Exception) -> Response:
+    from rockiln.api.problems import problem_response
+
     return problem_response(
         kind_of_exception(error), f"the body cannot be read ({type(error).__name__})"
     )
@@ -38,6 +44,8 @@ def _unreadable_body(error: Exception) -> Response:
 
 def post_worker_init(worker: Any) -> None:
     """A stopping server lets waiting calls go with 202 rather than keep it from ending."""
+    from rockiln.api.services import EXTENSION
+
     # A body that is torn or wrongly chunked is noticed only when a view reads it.
     worker.wsgi.register_error_handler(ParseException, _unreadable_body)
     held: Services = worker.wsgi.extensions[EXTENSION]
@@ -46,6 +54,8 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 (gunicorn's signature)
     """Takes the wake-up socket off the store folder."""
+    from rockiln.api.services import EXTENSION
+
     app = getattr(worker, "wsgi", None)
     if app is not None:
         held: Services = app.extensions[EXTENSION]

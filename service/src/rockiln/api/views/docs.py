@@ -22,21 +22,20 @@ def schema_words(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
-        return " or ".join(schema_words(each) for each in schema["anyOf"])
+        return ", or ".join(schema_words(each) for each in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     kind = str(schema.get("type", "anything"))
     if kind == "array":
         return f"list of {schema_words(schema.get('items', {}))}"
-    bounds = {
-        "minimum": "from {}",
-        "maximum": "to {}",
-        "multipleOf": "a multiple of {}",
-        "minLength": "at least {} characters",
-        "maxLength": "at most {} characters",
-    }
-    said = [words.format(schema[key]) for key, words in bounds.items() if key in schema]
-    return ", ".join([schema.get("format", kind), *said])
+    said = [schema.get("format", kind)]
+    if "maximum" in schema:
+        said.append(f"{schema['minimum']} to {schema['maximum']}")
+    if "multipleOf" in schema:
+        said.append(f"a multiple of {schema['multipleOf']}")
+    if "maxLength" in schema:
+        said.append(f"{schema.get('minLength', 0)} to {schema['maxLength']} characters")
+    return ", ".join(said)
 
 
 @blueprint.get("/openapi.json")
