@@ -9,11 +9,12 @@ from flask import Flask
 import rockiln.web
 from rockiln.api.error_handlers import init_error_handlers
 from rockiln.api.guards import init_guards
+from rockiln.api.model_list import ModelList
 from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
 from rockiln.api.views import docs, generate, health, jobs, models, system, web
 from rockiln.api.waiting import WaitingRoom
-from rockiln.registry import Catalogue, load_catalogue
+from rockiln.registry import Catalogue
 from rockiln.settings import Settings
 from rockiln.store.store import Store
 from rockiln.telemetry.logs import configure_logging
@@ -39,7 +40,7 @@ def create_app(
     app.extensions[EXTENSION] = Services(
         settings=settings,
         store=store,
-        catalogue=load_catalogue(settings.model_dirs) if catalogue is None else catalogue,
+        models=ModelList(settings.model_dirs, catalogue),
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
     )
 

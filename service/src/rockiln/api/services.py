@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
+from rockiln.api.model_list import ModelList
 from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
@@ -22,9 +23,13 @@ class Services:
 
     settings: Settings
     store: Store
-    catalogue: Catalogue
+    models: ModelList
     waiting_room: WaitingRoom
     clock: Callable[[], float] = time.time
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.models.current()
 
 
 def services() -> Services:

@@ -63,7 +63,7 @@ def _api_fault() -> str | None:
 
 
 def _worker_fault() -> str | None:
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError
 
     from rockiln.api.readiness import worker_fault
     from rockiln.cli.configuration import load_settings
@@ -74,8 +74,8 @@ def _worker_fault() -> str | None:
     database = Database(settings.database_url)
     try:
         workers = {worker.name: worker for worker in WorkerStore(database).all()}
-    except SQLAlchemyError as error:
-        return f"the store cannot be read: {error}"
+    except DBAPIError as error:
+        return f"the store cannot be read: {error.orig}"
     finally:
         database.close()
     worker = workers.get(settings.worker_name)

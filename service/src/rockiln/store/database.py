@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import alembic.command
-import alembic.config
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.orm import Session
 
@@ -62,6 +60,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def migrate(database: Database, store_dir: Path) -> None:
     """Brings the schema to this version. Safe to call from several processes at once."""
+    # Probes and the served api open the store and never migrate it: they start without alembic.
+    import alembic.command  # noqa: PLC0415
+    import alembic.config  # noqa: PLC0415
+
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with (store_dir / "migrate.lock").open("w") as lock:
