@@ -1,7 +1,8 @@
-"""PRIVATE to the collection. The container engine: which client to use, and the few calls that modules need.
+"""PRIVATE to the collection. The container engine: which client to use, and the few calls needed.
 
-The engine is found by a daemon that answers and a client of its own, not by whatever ``docker`` is first on
-the PATH: a newer client without its buildx plug-in talks to the daemon and still cannot build.
+The engine is found by a daemon that answers and a client of its own, not by whatever ``docker`` is
+first on the PATH: a newer client without its buildx plug-in talks to the daemon and still cannot
+build.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Client:
         return self.buildkit != "none"
 
 
-def run_command(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Completed:
+def run_command(
+    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None
+) -> Completed:
     """Run to the end; no shell, no input."""
     try:
         done = subprocess.run(
@@ -67,9 +70,9 @@ def run_command(arguments: Sequence[str], *, environment: Mapping[str, str] | No
 
 
 def client_candidates(search_path: str) -> list[str]:
-    """Every ``docker`` on the PATH in its order, then the well-known places; one entry per real file."""
+    """Every ``docker`` on the PATH, then the well-known places; one entry per real file."""
     found: dict[str, str] = {}
-    named = [os.path.join(folder, "docker") for folder in search_path.split(os.pathsep) if folder]
+    named = [str(Path(folder) / "docker") for folder in search_path.split(os.pathsep) if folder]
     for candidate in [*named, *WELL_KNOWN_CLIENTS]:
         if os.access(candidate, os.X_OK):
             found.setdefault(str(Path(candidate).resolve()), candidate)
@@ -119,7 +122,9 @@ def probe_client(path: str, run: Runner = run_command) -> Client | None:
 
 def find_client(search_path: str | None = None, run: Runner = run_command) -> Client | None:
     """The client to use on this machine; None when no daemon answers any of them."""
-    paths = client_candidates(search_path if search_path is not None else os.environ.get("PATH", ""))
+    paths = client_candidates(
+        search_path if search_path is not None else os.environ.get("PATH", "")
+    )
     probed = (probe_client(path, run) for path in paths)
     return pick_client(client for client in probed if client is not None)
 
@@ -145,8 +150,8 @@ class Engine:
         return found[0]
 
     def container_runs(self, name: str) -> bool:
-        done = self.call("container", "inspect", "--format", "{{.State.Running}}", name)
-        return done.code == 0 and done.output.strip() == "true"
+        done = self.call("container", "inspect", "--format", "{{.State.Status}}", name)
+        return done.code == 0 and done.output.strip() == "running"
 
     def load(self, archive: Path) -> None:
         done = self.call("load", "--quiet", "--input", str(archive))

@@ -1,4 +1,4 @@
-"""PRIVATE to the collection. What a host is, read without changing it: space, ports, first process, GPUs.
+"""PRIVATE to the collection. What a host is: space, ports, first process, GPUs. Reads only.
 
 The file trees are parameters, so a test hands in a fake ``/sys`` and ``/proc``.
 """

@@ -1,7 +1,7 @@
-"""PRIVATE to the collection. Where this host gets packages and wheels from, handed to a build as secrets.
+"""PRIVATE to the collection. Where this host gets packages from, for a build's secrets.
 
-A build honours the host's pip and apt settings (index, proxy, CA bundle, wheel folders, mirror) without any of
-it staying in a layer, in the image's history or in its digest. Parsing here is pure.
+A build honours the host's pip and apt settings (index, proxy, CA bundle, wheel folders, mirror)
+without any of it staying in a layer, in the image's history or in its digest. Parsing here is pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ DEBIAN_MIRROR = "http://deb.debian.org/debian"
 DEBIAN_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
-PIP_LINE = re.compile(r"^(?P<section>[^.\s]+)\.(?P<key>[^=]+)=(?P<quote>['\"])(?P<value>.*)(?P=quote)$")
+PIP_LINE = re.compile(
+    r"^(?P<section>[^.\s]+)\.(?P<key>[^=]+)=(?P<quote>['\"])(?P<value>.*)(?P=quote)$"
+)
 # Settings that steer how pip talks; everything else of a user's pip.conf stays out of a build.
 PIP_NETWORK_KEYS = frozenset({"proxy", "default-timeout", "timeout", "retries", "trusted-host"})
 PIP_INDEX_KEYS = frozenset({"index-url", "extra-index-url"})
@@ -47,7 +49,7 @@ def parse_pip_config(text: str) -> dict[str, str]:
 
 
 def pip_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> PipSettings:
-    """What a build can use of pip's settings: nothing that names a path of this host but wheels and the CA."""
+    """What a build can use of pip's settings: no path of this host but wheels and the CA."""
     words = {key: value.split() for key, value in config.items()}
     indexes = {
         key: " ".join(url for url in words[key] if not url.startswith("file:"))
@@ -59,7 +61,12 @@ def pip_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> P
         for word in words.get("find-links", [])
         if not word.startswith(("http:", "https:"))
     )
-    bundles = [config.get("cert"), environment.get("REQUESTS_CA_BUNDLE"), environment.get("SSL_CERT_FILE"), *CA_BUNDLES]
+    bundles = [
+        config.get("cert"),
+        environment.get("REQUESTS_CA_BUNDLE"),
+        environment.get("SSL_CERT_FILE"),
+        *CA_BUNDLES,
+    ]
     return PipSettings(
         network={key: config[key] for key in sorted(PIP_NETWORK_KEYS) if key in config},
         indexes={key: value for key, value in indexes.items() if value},
@@ -68,7 +75,9 @@ def pip_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> P
     )
 
 
-def render_pip_conf(settings: PipSettings, *, wheels: str, ca: str | None, index_url: str | None, no_index: bool) -> str:
+def render_pip_conf(
+    settings: PipSettings, *, wheels: str, ca: str | None, index_url: str | None, no_index: bool
+) -> str:
     """A pip.conf for one step of a build. ``index_url`` replaces every index of the host."""
     values: dict[str, str] = dict(settings.network)
     if ca:
@@ -90,7 +99,7 @@ def wheel_name(filename: str) -> str:
 
 
 def wanted_wheels(folders: Iterable[Path], names: Iterable[str]) -> list[Path]:
-    """Wheels of these distributions in the host's wheel folders; a build sees no other file of them."""
+    """Wheels of these distributions in the host's wheel folders, and no other file."""
     wanted = set(names)
     return sorted(
         wheel
@@ -123,7 +132,9 @@ def parse_apt_uris(texts: Iterable[str]) -> list[tuple[str, str]]:
     for text in texts:
         found += re.findall(r"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)", text, flags=re.MULTILINE)
         for stanza in re.split(r"\n\s*\n", text):
-            fields = dict(re.findall(r"^(URIs|Suites|Types):[ \t]*(.+)$", stanza, flags=re.MULTILINE))
+            fields = dict(
+                re.findall(r"^(URIs|Suites|Types):[ \t]*(.+)$", stanza, flags=re.MULTILINE)
+            )
             if "deb" not in fields.get("Types", "").split():
                 continue
             for uri in fields.get("URIs", "").split():
@@ -161,16 +172,22 @@ def render_apt_sources(mirrors: AptMirrors, suite: str) -> str:
 
 
 def render_apt_conf(apt_config_dump: str, *, sources: str, ca: str | None) -> str:
-    """An apt.conf for a build: its sources, the host's proxies and CA bundle; nothing else of the host."""
-    lines = [f'Dir::Etc::sourcelist "{sources}";', 'Dir::Etc::sourceparts "-";', 'Acquire::Languages "none";']
-    lines += re.findall(r'^(Acquire::https?::Proxy(?:::\S+)? "[^"]+";)$', apt_config_dump, flags=re.MULTILINE)
+    """An apt.conf for a build: its sources, the host's proxies and CA bundle, nothing else."""
+    lines = [
+        f'Dir::Etc::sourcelist "{sources}";',
+        'Dir::Etc::sourceparts "-";',
+        'Acquire::Languages "none";',
+    ]
+    lines += re.findall(
+        r'^(Acquire::https?::Proxy(?:::\S+)? "[^"]+";)$', apt_config_dump, flags=re.MULTILINE
+    )
     if ca:
         lines.append(f'Acquire::https::CAInfo "{ca}";')
     return "\n".join(lines) + "\n"
 
 
 def proxy_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Proxy variables of the host; BuildKit knows them as predefined arguments and keeps them out of history."""
+    """Proxy variables of the host; BuildKit predefines them and keeps them out of history."""
     names = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     source = os.environ if environment is None else environment
     return {name: source[name] for name in names if source.get(name)}

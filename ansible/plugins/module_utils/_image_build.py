@@ -1,4 +1,4 @@
-"""PRIVATE to the collection. Makes a planned image present: as it is, from an archive, or by a build."""
+"""PRIVATE to the collection. Makes a planned image present: from an archive, or by a build."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._image_plan import (
 from ansible_collections.rockiln.host.plugins.module_utils._rootfs import Rootfs
 
 BUILD_LOG_TAIL_LINES = 40
-SECRET_DIR = "/run/secrets"
+SECRET_DIR = "/run/secrets"  # noqa: S105 (a folder)
 SECRET_CA = f"{SECRET_DIR}/ca_bundle"
 SECRET_APT_SOURCES = f"{SECRET_DIR}/apt_sources"
 WHEELS_MOUNT = "/wheels"
@@ -75,7 +75,9 @@ class Builder:
 
     def archive_with(self, name: str) -> Path | None:
         reference = self.planned[name].reference
-        return next((path for path in self.archives if reference in archived_references(path)), None)
+        return next(
+            (path for path in self.archives if reference in archived_references(path)), None
+        )
 
     def ensure(self, name: str) -> bool:
         """Make one image present. True when something was done."""
@@ -86,7 +88,9 @@ class Builder:
         if archive is not None:
             self.engine.load(archive)
             if not self.is_present(name):
-                raise EngineError(f"{archive} names {image.reference} and the engine does not have it after the load")
+                raise EngineError(
+                    f"{archive} names {image.reference}, which is not there after the load"
+                )
             self.actions.append(f"loaded {image.reference} from {archive}")
             return True
         if image.spec.parent is not None:
@@ -95,14 +99,17 @@ class Builder:
         else:
             parent_reference = self.rootfs.reference
             if self.engine.inspect_image(parent_reference) is None:
-                raise EngineError(f"{parent_reference} is not there; make it first (rockiln_rootfs_image)")
+                raise EngineError(
+                    f"{parent_reference} is not there; make it first (rockiln_rootfs_image)"
+                )
         self._build(image, parent_reference)
         return True
 
     def _build(self, image: PlannedImage, parent_reference: str) -> None:
         if not self.client.can_build:
             raise EngineError(
-                f"the client {self.client.path} {self.client.client_version} has no BuildKit; next: apt-get install docker-buildx"
+                f"the client {self.client.path} {self.client.client_version} has no BuildKit; "
+                "next: apt-get install docker-buildx"
             )
         with build_context(self.context, image) as stage:
             settings = host_pip_settings()
@@ -166,7 +173,9 @@ def host_pip_settings() -> PipSettings:
     return pip_settings(config, os.environ)
 
 
-def stage_wheels(stage: Path, context: Path, image: PlannedImage, settings: PipSettings) -> list[str]:
+def stage_wheels(
+    stage: Path, context: Path, image: PlannedImage, settings: PipSettings
+) -> list[str]:
     """Hand over the wheels of the host's wheel folders that this image's locks (or torch) name."""
     if not image.spec.locks:
         return []
@@ -197,7 +206,9 @@ def write_secrets(
     ca = SECRET_CA if settings.ca_bundle else None
     dump = run_command(["apt-config", "dump"]).output
     texts = {
-        "pip_conf": render_pip_conf(settings, wheels=WHEELS_MOUNT, ca=ca, index_url=None, no_index=False),
+        "pip_conf": render_pip_conf(
+            settings, wheels=WHEELS_MOUNT, ca=ca, index_url=None, no_index=False
+        ),
         "pip_torch_conf": render_pip_conf(
             settings, wheels=WHEELS_MOUNT, ca=ca, index_url=torch.index_url, no_index=torch_staged
         ),
@@ -219,7 +230,9 @@ def build_arguments(
 ) -> list[str]:
     """The command line of one build, without the client's path."""
     arguments = ["build", "--tag", image.reference, "--file", str(stage / image.spec.containerfile)]
-    for key, value in sorted({**image.spec.build_args, image.spec.parent_arg: parent_reference}.items()):
+    for key, value in sorted(
+        {**image.spec.build_args, image.spec.parent_arg: parent_reference}.items()
+    ):
         arguments += ["--build-arg", f"{key}={value}"]
     for key in sorted(proxy_environment()):
         arguments += ["--build-arg", key]

@@ -1,8 +1,8 @@
 """PRIVATE to the collection. What an image is made of, as one digest: pure, no engine, no Ansible.
 
-An image's identity is the digest of its *inputs* (Containerfile, files, build arguments, the parent's inputs),
-never of the layers that a build happened to produce. So the wanted reference is known before anything is
-built, is the same on every host, and check mode can tell the truth.
+An image's identity is the digest of its *inputs* (Containerfile, files, build arguments, the
+parent's inputs), never of the layers that a build happened to produce. So the wanted reference is
+known before anything is built, is the same on every host, and check mode can tell the truth.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class PlannedImage:
         return f"{self.spec.name}:{self.inputs_sha256[:TAG_DIGITS]}"
 
     def labels(self) -> dict[str, str]:
-        return {LABEL_INPUTS: self.inputs_sha256, LABEL_TABLE: json.dumps(self.table, sort_keys=True)}
+        return {
+            LABEL_INPUTS: self.inputs_sha256,
+            LABEL_TABLE: json.dumps(self.table, sort_keys=True),
+        }
 
 
 def input_files(context: Path, inputs: Sequence[str]) -> list[Path]:
@@ -112,7 +115,9 @@ def plan_images(
     rootfs_digest = hashlib.sha256(rootfs_key.encode()).hexdigest()
     for spec in (ImageSpec.from_row(row) for row in rows):
         if spec.parent is not None and spec.parent not in planned:
-            raise ImagePlanError(f"{spec.name} names parent {spec.parent}, which does not stand before it")
+            raise ImagePlanError(
+                f"{spec.name} names parent {spec.parent}, which does not stand before it"
+            )
         parent = planned[spec.parent].inputs_sha256 if spec.parent else rootfs_digest
         planned[spec.name] = plan_image(context, spec, parent_digest=parent, refresh=refresh)
     return planned

@@ -1,7 +1,7 @@
 """PRIVATE to the collection. The bare Debian that every image stands on.
 
-By digest from a registry where one answers; where none does, made by debootstrap from the host's own mirror.
-Which of the two it was is said aloud and written into a label.
+By digest from a registry where one answers; where none does, made by debootstrap from the host's
+own mirror. Which of the two it was is said aloud and written into a label.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ansible_collections.rockiln.host.plugins.module_utils._engine import Engine, EngineError, run_command
+from ansible_collections.rockiln.host.plugins.module_utils._engine import (
+    Engine,
+    EngineError,
+    run_command,
+)
 
 LABEL_SOURCE = "io.rockiln.rootfs-source"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # What the engine says when nobody is there, as against a registry that answers with a refusal.
 NO_ANSWER = re.compile(
-    r"no such host|connection refused|i/o timeout|network is unreachable|no route to host|TLS handshake timeout"
-    r"|context deadline exceeded|server misbehaving|certificate signed by unknown authority|failed to verify certificate"
+    r"no such host|connection refused|i/o timeout|network is unreachable|no route to host"
+    r"|TLS handshake timeout|context deadline exceeded|server misbehaving"
+    r"|certificate signed by unknown authority|failed to verify certificate"
     r"|Temporary failure in name resolution|connection reset by peer|request canceled|proxyconnect",
     re.IGNORECASE,
 )
@@ -73,12 +78,24 @@ def pull_rootfs(engine: Engine, rootfs: Rootfs) -> str | None:
 
 def bootstrap_rootfs(engine: Engine, rootfs: Rootfs, mirror: str) -> None:
     """debootstrap → docker import, as a stream; no list of packages and no mirror stays in it."""
-    if shutil.which("debootstrap", path="/usr/sbin:/usr/bin:/sbin:/bin") is None or not KEYRING.is_file():
-        raise EngineError("debootstrap is not installed; next: apt-get install debootstrap debian-archive-keyring")
+    if (
+        shutil.which("debootstrap", path="/usr/sbin:/usr/bin:/sbin:/bin") is None
+        or not KEYRING.is_file()
+    ):
+        raise EngineError(
+            "debootstrap is not installed; next: apt-get install debootstrap debian-archive-keyring"
+        )
     with tempfile.TemporaryDirectory(prefix="rockiln-rootfs-", dir="/var/tmp") as folder:
         root = Path(folder) / "root"
         done = run_command(
-            ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", rootfs.suite, str(root), mirror],
+            [
+                "debootstrap",
+                "--variant=minbase",
+                f"--keyring={KEYRING}",
+                rootfs.suite,
+                str(root),
+                mirror,
+            ],
             environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         if done.code != 0:
@@ -90,7 +107,12 @@ def bootstrap_rootfs(engine: Engine, rootfs: Rootfs, mirror: str) -> None:
 
 def leave_no_trace(root: Path, suite: str) -> None:
     """Logs, lists and archives out; the sources become Debian's public ones."""
-    for pattern in ("var/lib/apt/lists/*", "var/cache/apt/archives/*.deb", "var/log/*", "debootstrap"):
+    for pattern in (
+        "var/lib/apt/lists/*",
+        "var/cache/apt/archives/*.deb",
+        "var/log/*",
+        "debootstrap",
+    ):
         for path in root.glob(pattern):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -1,6 +1,7 @@
-"""PRIVATE to the collection. A virtual environment that is exactly its lock and one project, or is made anew.
+"""PRIVATE to the collection. A virtual environment that is its lock and one project, or made anew.
 
-A digest of the inputs is written last, inside the environment: an interrupted one has none and is not trusted.
+A digest of the inputs is written last, inside the environment: an interrupted one has none and is
+not trusted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ansible_collections.rockiln.host.plugins.module_utils._engine import run_command
-from ansible_collections.rockiln.host.plugins.module_utils._image_plan import file_digest, input_files
+from ansible_collections.rockiln.host.plugins.module_utils._image_plan import (
+    file_digest,
+    input_files,
+)
 
 STAMP = "rockiln-inputs.json"
 
@@ -28,7 +32,9 @@ def wanted_inputs(*, python: str, lock: Path, build_lock: Path, project: Path) -
     if version.code != 0:
         raise VenvError(f"{python} does not run: {version.errors.strip()}")
     files = input_files(project, ["pyproject.toml", "src"])
-    tree = hashlib.sha256("".join(f"{name}{file_digest(project / name)}" for name in files).encode()).hexdigest()
+    tree = hashlib.sha256(
+        "".join(f"{name}{file_digest(project / name)}" for name in files).encode()
+    ).hexdigest()
     return {
         "python": f"{python} {version.output.strip()}",
         "lock": file_digest(lock),
@@ -45,17 +51,35 @@ def installed_inputs(path: Path) -> dict[str, str]:
     return found
 
 
-def make_venv(path: Path, inputs: Mapping[str, str], *, python: str, lock: Path, build_lock: Path, project: Path) -> None:
+def make_venv(
+    path: Path,
+    inputs: Mapping[str, str],
+    *,
+    python: str,
+    lock: Path,
+    build_lock: Path,
+    project: Path,
+) -> None:
     """Make it anew in its place; what was there goes first."""
     if path.exists():
         shutil.rmtree(path)
     step([python, "-m", "venv", str(path)])
-    install = [str(path / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    install = [
+        str(path / "bin/python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+    ]
     step([*install, "--require-hashes", "--only-binary=:all:", "--requirement", str(lock)])
     with tempfile.TemporaryDirectory(prefix="rockiln-wheel-") as folder:
         wheel = build_wheel(Path(folder), python=python, build_lock=build_lock, project=project)
         step([*install, "--no-index", str(wheel)])
-    (path / STAMP).write_text(json.dumps(dict(inputs), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (path / STAMP).write_text(
+        json.dumps(dict(inputs), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def build_wheel(folder: Path, *, python: str, build_lock: Path, project: Path) -> Path:
@@ -66,9 +90,27 @@ def build_wheel(folder: Path, *, python: str, build_lock: Path, project: Path) -
         shutil.copyfile(project / name, target)
     step([python, "-m", "venv", str(folder / "build")])
     pip = [str(folder / "build/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    step([*pip, "install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement", str(build_lock)])
     step(
-        [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "dist")]
+        [
+            *pip,
+            "install",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "--requirement",
+            str(build_lock),
+        ]
+    )
+    step(
+        [
+            *pip,
+            "wheel",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(folder / "dist"),
+        ]
         + [str(folder / "project")]
     )
     return next((folder / "dist").glob("*.whl"))

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# ruff: noqa: E402 (documentation comes first, as Ansible wants it)
 """Which container engine answers, and with which client to talk to it."""
 
 from __future__ import annotations
@@ -7,8 +8,9 @@ DOCUMENTATION = r"""
 module: rockiln_engine_facts
 short_description: Find the container engine and the client that can build with it
 description:
-  - Asks every C(docker) on the PATH and in the well-known places, and picks the client that reaches a daemon and can
-    build (BuildKit of its own, or the buildx plug-in), preferring the one of the daemon's own version.
+  - Asks every C(docker) on the PATH and in the well-known places, and picks the client that reaches
+    a daemon and can build (BuildKit of its own, or the buildx plug-in), preferring the one of the
+    daemon's own version.
   - An engine that is not there is not an error.
 author: The rockiln authors
 options:
@@ -35,7 +37,8 @@ ansible_facts:
   type: dict
   contains:
     rockiln_engine:
-      description: RV(ansible_facts.rockiln_engine.answers), and where it does, path, versions, BuildKit, cgroups
+      description: RV(ansible_facts.rockiln_engine.answers), and where it does, path, versions,
+      BuildKit, cgroups
         and C(running_containers), those of O(containers) that run,
         and C(installed_packages), those of an engine that dpkg has.
       type: dict
@@ -44,21 +47,37 @@ ansible_facts:
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.rockiln.host.plugins.module_utils._engine import Client, Engine, find_client, run_command
-
+from ansible_collections.rockiln.host.plugins.module_utils._engine import (
+    Client,
+    Engine,
+    find_client,
+    run_command,
+)
 
 ENGINE_PACKAGES = ("docker.io", "docker-ce", "moby-engine")
 
 
 def installed_packages() -> list[str]:
     """Packages of an engine that dpkg has."""
-    done = run_command(["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n", *ENGINE_PACKAGES])
+    done = run_command(
+        [
+            "dpkg-query",
+            "--show",
+            "--showformat",
+            "${Package} ${db:Status-Status}\\n",
+            *ENGINE_PACKAGES,
+        ]
+    )
     return [line.split()[0] for line in done.output.splitlines() if line.endswith(" installed")]
 
 
 def engine_facts(client: Client | None, containers: list[str]) -> dict[str, object]:
     if client is None:
-        return {"answers": False, "running_containers": [], "installed_packages": installed_packages()}
+        return {
+            "answers": False,
+            "running_containers": [],
+            "installed_packages": installed_packages(),
+        }
     values = dataclasses.asdict(client)
     engine = Engine(client.path)
     return {
@@ -72,7 +91,8 @@ def engine_facts(client: Client | None, containers: list[str]) -> dict[str, obje
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"containers": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
+        argument_spec={"containers": {"type": "list", "elements": "str", "default": []}},
+        supports_check_mode=True,
     )
     facts = engine_facts(find_client(), module.params["containers"])
     module.exit_json(changed=False, ansible_facts={"rockiln_engine": facts})

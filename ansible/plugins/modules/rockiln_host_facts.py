@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# ruff: noqa: E402 (documentation comes first, as Ansible wants it)
 """What the preflight role asks of a host."""
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def main() -> None:
     try:
         facts = {
             "free_bytes": {path: free_bytes(path) for path in module.params["paths"]},
-            "taken_addresses": [name for name in module.params["addresses"] if address_is_taken(name)],
+            "taken_addresses": [
+                name for name in module.params["addresses"] if address_is_taken(name)
+            ],
             "first_process": first_process(),
             "gpu_vendors": gpu_vendors(Path(module.params["sys_root"])),
         }

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# ruff: noqa: E402 (documentation comes first, as Ansible wants it)
 """One image of the service, as its inputs say."""
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ module: rockiln_image
 short_description: Make an image of the service present, by load or by build
 description:
   - An image's tag is the digest of its inputs, so whether it must be made is known without a build.
-  - A missing image is loaded from an archive that carries it, else built on its parent, which is made first.
-  - The host's pip and apt settings, CA bundle and wheel folders are given to the build as secrets and stay in no layer.
+  - A missing image is loaded from an archive that carries it, else built on its parent, which is
+    made first.
+  - The host's pip and apt settings, CA bundle and wheel folders are given to the build as secrets
+    and stay in no layer.
 author: The rockiln authors
 options:
   name:
@@ -73,8 +76,8 @@ EXAMPLES = r"""
 RETURN = r"""
 image:
   description: >-
-    C(tag), name and tag, the tag being the beginning of the inputs' digest, and C(digest), the engine's digest of the
-    image's configuration, empty in check mode before the image is there.
+    C(tag), name and tag, the tag being the beginning of the inputs' digest, and C(digest), the
+    engine's digest of the image's configuration, empty in check mode before the image is there.
   returned: always
   type: dict
 build_required:
@@ -92,8 +95,16 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.rockiln.host.plugins.module_utils._engine import Client, EngineError, find_client
-from ansible_collections.rockiln.host.plugins.module_utils._image_build import Builder, Torch, mirrors_for
+from ansible_collections.rockiln.host.plugins.module_utils._engine import (
+    Client,
+    EngineError,
+    find_client,
+)
+from ansible_collections.rockiln.host.plugins.module_utils._image_build import (
+    Builder,
+    Torch,
+    mirrors_for,
+)
 from ansible_collections.rockiln.host.plugins.module_utils._image_plan import (
     ImagePlanError,
     PlannedImage,
@@ -136,7 +147,9 @@ def plan(parameters: dict[str, Any]) -> dict[str, PlannedImage]:
     )
 
 
-def make_builder(parameters: dict[str, Any], client: Client, planned: dict[str, PlannedImage]) -> Builder:
+def make_builder(
+    parameters: dict[str, Any], client: Client, planned: dict[str, PlannedImage]
+) -> Builder:
     rootfs = Rootfs(suite=parameters["rootfs_suite"], image="", digest=parameters["rootfs_digest"])
     return Builder(
         client=client,
@@ -145,18 +158,25 @@ def make_builder(parameters: dict[str, Any], client: Client, planned: dict[str, 
         rootfs=rootfs,
         torch=Torch(index_url=parameters["torch_index_url"]),
         apt_mirrors=mirrors_for(
-            rootfs.suite, archive=parameters["apt_mirror"], security=parameters["apt_security_mirror"]
+            rootfs.suite,
+            archive=parameters["apt_mirror"],
+            security=parameters["apt_security_mirror"],
         ),
         archives=[Path(path) for path in parameters["archives"]],
     )
 
 
-def make_present(module: AnsibleModule, image: PlannedImage, planned: dict[str, PlannedImage]) -> dict[str, Any]:
+def make_present(
+    module: AnsibleModule, image: PlannedImage, planned: dict[str, PlannedImage]
+) -> dict[str, Any]:
     """The module's answer; nothing is made in check mode."""
     client = find_client()
     if client is None:
         if not module.check_mode:
-            raise EngineError("no container engine answers; next: service docker start, or apt-get install docker.io")
+            raise EngineError(
+                "no container engine answers; "
+                "next: service docker start, or apt-get install docker.io"
+            )
         return answer(image, before=("", {}), changed=True)
     builder = make_builder(module.params, client, planned)
     changed = not builder.is_present(image.spec.name)
@@ -175,7 +195,9 @@ def make_present(module: AnsibleModule, image: PlannedImage, planned: dict[str, 
     )
 
 
-def answer(image: PlannedImage, *, before: tuple[str, dict[str, str]], digest: str = "", **values: Any) -> dict[str, Any]:
+def answer(
+    image: PlannedImage, *, before: tuple[str, dict[str, str]], digest: str = "", **values: Any
+) -> dict[str, Any]:
     return {
         "build_required": True,
         "actions": [],

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# ruff: noqa: E402 (documentation comes first, as Ansible wants it)
 """The bare Debian below the images of the service."""
 
 from __future__ import annotations
@@ -7,9 +8,11 @@ DOCUMENTATION = r"""
 module: rockiln_rootfs_image
 short_description: Make the bare Debian image present, from a registry or by debootstrap
 description:
-  - O(source=registry) pulls by digest where one is known. Where no registry answers it changes nothing and returns
-    RV(answered=false), so that the caller can go the other way and say so; a registry that refuses is an error.
-  - O(source=debootstrap) makes it from a Debian mirror; no list and no mirror's name stays in the image.
+  - O(source=registry) pulls by digest where one is known. Where no registry answers it changes
+    nothing and returns RV(answered=false), so that the caller can go the other way and say so; a
+    registry that refuses is an error.
+  - O(source=debootstrap) makes it from a Debian mirror; no list and no mirror's name stays in the
+    image.
 author: The rockiln authors
 options:
   suite:
@@ -65,9 +68,17 @@ digest:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.rockiln.host.plugins.module_utils._engine import Engine, EngineError, find_client
+from ansible_collections.rockiln.host.plugins.module_utils._engine import (
+    Engine,
+    EngineError,
+    find_client,
+)
 from ansible_collections.rockiln.host.plugins.module_utils._image_build import mirrors_for
-from ansible_collections.rockiln.host.plugins.module_utils._rootfs import Rootfs, bootstrap_rootfs, pull_rootfs
+from ansible_collections.rockiln.host.plugins.module_utils._rootfs import (
+    Rootfs,
+    bootstrap_rootfs,
+    pull_rootfs,
+)
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "suite": {"type": "str", "required": True},
@@ -90,8 +101,15 @@ def make_present(engine: Engine, rootfs: Rootfs, parameters: dict[str, Any]) -> 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     parameters = module.params
-    rootfs = Rootfs(suite=parameters["suite"], image=parameters["image"], digest=parameters["digest"])
-    result: dict[str, Any] = {"changed": False, "reference": rootfs.reference, "answered": True, "digest": ""}
+    rootfs = Rootfs(
+        suite=parameters["suite"], image=parameters["image"], digest=parameters["digest"]
+    )
+    result: dict[str, Any] = {
+        "changed": False,
+        "reference": rootfs.reference,
+        "answered": True,
+        "digest": "",
+    }
     try:
         client = find_client()
         engine = Engine(client.path) if client else None

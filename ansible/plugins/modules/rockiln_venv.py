@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# ruff: noqa: E402 (documentation comes first, as Ansible wants it)
 """The host's own environment with the command rockiln."""
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ module: rockiln_venv
 short_description: Keep a virtual environment equal to a lock with hashes and one project
 description:
   - Made anew when the Python, a lock or the project's sources changed; untouched else.
-  - pip runs with the host's own configuration, with hashes required, wheels only and no dependency resolution.
+  - pip runs with the host's own configuration, with hashes required, wheels only and no dependency
+    resolution.
 author: The rockiln authors
 options:
   path:

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
 """Brings back a container that was killed from outside.
 
-Docker's restart policies do not act after ``docker kill``: the engine books it as a manual stop. This watcher
-tells the two apart by the engine's own events: a ``stop`` event means that somebody wants it stopped; a ``die``
-without one does not. A container that the engine restarts by itself is left to the engine.
+Docker's restart policies do not act after ``docker kill``: the engine books it as a manual stop.
+This watcher tells the two apart by the engine's own events: a ``stop`` event means that somebody
+wants it stopped; a ``die`` without one does not. A container that the engine restarts by itself is
+left to the engine.
 
-Standard library only, one client process for events, and a short call for each start. Deliberate stops are
-remembered in a file, so a keeper that starts again does not start them.
+Standard library only, one client process for events, and a short call for each start. Deliberate
+stops are remembered in a file, so a keeper that starts again does not start them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -86,7 +86,12 @@ class EngineClient:
 
     def call(self, *arguments: str) -> tuple[int, str]:
         done = subprocess.run(
-            [self.path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+            [self.path, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         return done.returncode, (done.stdout or done.stderr).strip()
 
@@ -107,7 +112,10 @@ class EngineClient:
 
 
 def say(event: str, **details: object) -> None:
-    print(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **details}), flush=True)
+    print(  # noqa: T201 (the log)
+        json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **details}),
+        flush=True,
+    )
 
 
 def read_state(path: Path) -> tuple[float, list[str]]:
@@ -122,7 +130,7 @@ def read_state(path: Path) -> tuple[float, list[str]]:
 def write_state(path: Path, seen: float, stopped: list[str]) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps({"seen": seen, "stopped": stopped}) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def revive(keeper: Keeper, client: EngineClient, name: str) -> None:
@@ -138,7 +146,7 @@ def revive(keeper: Keeper, client: EngineClient, name: str) -> None:
 
 
 def follow(keeper: Keeper, client: EngineClient, names: frozenset[str], state: Path) -> None:
-    """Read events until the engine goes away; the daemon's restart brings its own containers back."""
+    """Read events until the engine goes away."""
     seen, stopped = read_state(state)
     for name in stopped:
         keeper.watch(name).stopped = True
@@ -149,13 +157,16 @@ def follow(keeper: Keeper, client: EngineClient, names: frozenset[str], state: P
     stream = client.events(since=seen)
 
     def read() -> None:
-        assert stream.stdout is not None
+        if stream.stdout is None:
+            return
         for line in stream.stdout:
             event = json.loads(line)
             name = event.get("Actor", {}).get("Attributes", {}).get("name", "")
             if name in names:
                 with lock:
-                    keeper.note(name, str(event.get("Action") or event.get("status")), time.monotonic())
+                    keeper.note(
+                        name, str(event.get("Action") or event.get("status")), time.monotonic()
+                    )
                     write_state(state, event["timeNano"] / 1e9, keeper.stopped_names())
 
     reader = threading.Thread(target=read, daemon=True)
@@ -172,7 +183,9 @@ def follow(keeper: Keeper, client: EngineClient, names: frozenset[str], state: P
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--client", required=True, help="the engine's client program")
-    parser.add_argument("--state", required=True, type=Path, help="where deliberate stops are remembered")
+    parser.add_argument(
+        "--state", required=True, type=Path, help="where deliberate stops are remembered"
+    )
     parser.add_argument("containers", nargs="+")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
