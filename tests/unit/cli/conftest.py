@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from support.front import ServedFront
 
 
-@pytest.fixture
-def serve_front(tmp_path: Path) -> Iterator[Callable[..., ServedFront]]:
-    with ExitStack() as stack:
-
-        def start(**changes: Any) -> ServedFront:
-            return stack.enter_context(ServedFront(tmp_path, **changes))
-
-        yield start
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFront]:
-    """One api for all tests of a module."""
+    """One api for all tests of this folder."""
     with ServedFront(tmp_path_factory.mktemp("served")) as front:
         yield front
