@@ -46,8 +46,18 @@ def test_strays_of_a_dead_process_are_swept(tmp_path: Path) -> None:
     artefacts.prepare()
     stray = tmp_path / "pictures" / ".tmp-dead"
     stray.write_bytes(b"half")
+    os.utime(stray, (0, 0))
     artefacts.prepare()
     assert not stray.exists()
+
+
+def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    artefacts = ArtefactStore(tmp_path)
+    artefacts.prepare()
+    half = tmp_path / "pictures" / ".tmp-alive"
+    half.write_bytes(b"half")
+    artefacts.prepare()
+    assert half.exists()
 
 
 def test_latents_are_dropped_with_their_job(tmp_path: Path) -> None:

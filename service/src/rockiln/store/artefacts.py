@@ -10,11 +10,16 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from rockiln.domain.request import PictureFormat
 
 SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+# A temporary file that nobody has touched for this long has lost its process.
+STRAY_SECONDS = 3600.0
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -54,8 +59,12 @@ class ArtefactStore:
         """Makes the folders and drops temporary files that a dead process left."""
         for name in ("pictures", "latents"):
             (self._root / name).mkdir(parents=True, exist_ok=True)
+        # Api and worker both come here: a young file may be one that the other is writing.
+        newest = time.time() - STRAY_SECONDS
         for stray in self._root.glob("**/.tmp-*"):
-            stray.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if stray.stat().st_mtime < newest:
+                    stray.unlink()
 
     def put_picture(self, data: bytes, picture_format: PictureFormat) -> str:
         """Stores an encoded picture; returns its SHA-256 in hex."""
