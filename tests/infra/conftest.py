@@ -34,7 +34,8 @@ def catalogue_row() -> dict[str, Any]:
     releases: dict[str, Any] = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))[
         "rocm_catalogue_releases"
     ]
-    return releases["cpu"]
+    row: dict[str, Any] = releases["cpu"]
+    return row
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is in the images: the right torch, nothing of CUDA, nothing of the machine that built them."""
+"""What is in the images: the right torch, nothing of CUDA, nothing of the builder."""
 
 from __future__ import annotations
 
@@ -64,31 +64,59 @@ def test_running_container_refuses_another_torch(inside: Inside) -> None:
     assert distributions(inside, "worker")["torch"] != "9.9.9"
 
 
-def test_pip_in_a_writable_container_meets_the_constraint(host: Any, inspect: Inspect) -> None:
-    """Root, a writable root file system and a newer torch on offer: the shipped one stays."""
-    offer = (
-        "mkdir -p /tmp/offer/torch && cd /tmp/offer && echo > torch/__init__.py && "
-        'printf \'[project]\\nname = "torch"\\nversion = "9.9.9"\\n\' > pyproject.toml && '
+def offer(name: str, version: str) -> str:
+    """A shell line that puts a wheel of this name into /tmp."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    folder = f"{stem}.dist-info"
+    metadata = f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
+    wheel = "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    return (
         "python3 - <<'END'\n"
         "import zipfile\n"
-        "with zipfile.ZipFile('/tmp/torch-9.9.9-py3-none-any.whl', 'w') as wheel:\n"
-        "    wheel.writestr('torch/__init__.py', '')\n"
-        "    wheel.writestr('torch-9.9.9.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: torch\\nVersion: 9.9.9\\n')\n"
-        "    wheel.writestr('torch-9.9.9.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n"
-        "    wheel.writestr('torch-9.9.9.dist-info/RECORD', '')\n"
+        f"with zipfile.ZipFile('/tmp/{stem}-py3-none-any.whl', 'w') as w:\n"
+        f"    w.writestr('{folder}/METADATA', '{metadata}')\n"
+        f"    w.writestr('{folder}/WHEEL', '{wheel}')\n"
+        f"    w.writestr('{folder}/RECORD', '')\n"
         "END\n"
-        "pip install --no-index --find-links /tmp --upgrade torch; echo upgrade $?; "
-        "pip install --no-index --find-links /tmp torch==9.9.9; echo exact $?; "
-        "pip list --format freeze | grep ^torch="
     )
+
+
+def in_writable_worker(host: Any, inspect: Inspect, line: str) -> str:
+    """What a shell line says in the worker's image as root on a writable root file system."""
     answer = host.run(
         "docker run --rm --network none --user 0 --entrypoint bash %s -c %s",
         inspect("worker")["Image"],
-        offer,
+        line,
     )
-    assert "exact 1" in answer.stdout, answer.stdout + answer.stderr
-    assert "9.9.9" not in answer.stdout.splitlines()[-1]
-    assert "conflict" in (answer.stdout + answer.stderr).lower()
+    return f"{answer.stdout}{answer.stderr}"
+
+
+def test_pip_in_a_writable_container_meets_the_constraint(host: Any, inspect: Inspect) -> None:
+    """A newer torch on offer and nothing read-only in its way: the shipped one stays."""
+    said = in_writable_worker(
+        host,
+        inspect,
+        offer("torch", "9.9.9")
+        + "pip install --no-index --find-links /tmp --upgrade torch; "
+        + "pip install --no-index --find-links /tmp torch==9.9.9; echo exact $?; "
+        + "pip list --format freeze | sed -n 's/^torch==/left /p'",
+    )
+    assert "exact 1" in said, said
+    assert "conflict" in said.lower()
+    assert "left 2" in said
+
+
+def test_wheel_guard_of_the_build_refuses_a_cuda_distribution(host: Any, inspect: Inspect) -> None:
+    said = in_writable_worker(
+        host,
+        inspect,
+        offer("nvidia-cublas-cu12", "12.1")
+        + "pip install --no-index --find-links /tmp nvidia-cublas-cu12; "
+        + "python -m rockiln.platforms.wheel_guard --backend cpu; echo guard $?; "
+        + "python -m rockiln.platforms.wheel_guard --backend rocm; echo guard $?",
+    )
+    assert said.count("guard 1") == 2, said
+    assert "nvidia-cublas-cu12" in said
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,13 +52,12 @@ def test_worker_has_no_network_at_all(inside: Inside, inspect: Inspect) -> None:
     assert inside("worker", "exec 3<>/dev/tcp/1.1.1.1/80").rc != 0
 
 
-def test_api_has_no_route_out(inside: Inside, host: Any) -> None:
-    assert (
-        host.check_output("docker network inspect --format {{.Internal}} rockiln-internal")
-        == "true"
-    )
-    routes = inside("api", "cat /proc/net/route").stdout.splitlines()[1:]
-    assert [line for line in routes if line.split()[1] == "00000000"] == []
+def test_engine_drops_what_the_api_sends_out(host: Any) -> None:
+    network = json.loads(host.check_output("docker network inspect rockiln-internal"))[0]
+    assert network["Internal"] is True
+    bridge = f"br-{network['Id'][:12]}"
+    rules = host.check_output("iptables -S").splitlines()
+    assert [rule for rule in rules if f"-i {bridge}" in rule and rule.endswith("-j DROP")], rules
 
 
 def test_only_the_proxy_publishes_a_port_and_only_on_loopback(inspect: Inspect) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)
 URL = "http://127.0.0.1:8000"
 PROMPT = '{"prompt": "a red boat on a lake at sunset, snowy mountains", "seed": 7}'
-LONG = (
-    '{"prompt": "a red boat", "seed": 8, "num_inference_steps": 150, "width": 512, "height": 512}'
-)
+LONG = '{"prompt": "a red boat", "seed": 8, "num_inference_steps": 60}'
 
 
 def post(host: Any, body: str, *options: str) -> Any:
@@ -22,7 +21,7 @@ def post(host: Any, body: str, *options: str) -> Any:
     return host.run(f"{words} -d %s", body)
 
 
-def wait_for(host: Any, path: str, done: Any, seconds: float = 90) -> dict[str, Any]:
+def wait_for(host: Any, path: str, done: Any, seconds: float = 240) -> dict[str, Any]:
     """Poll a JSON page until it is as wanted."""
     deadline = time.monotonic() + seconds
     while True:
@@ -58,7 +57,8 @@ def test_page_for_people_answers(host: Any) -> None:
 def test_body_over_the_cap_is_a_problem_document(host: Any) -> None:
     host.check_output("head -c 2000000 /dev/zero | tr '\\0' ' ' > /tmp/large")
     answer = host.run(
-        "curl -sS -X POST %s -H 'Content-Type: application/json' --data-binary @/tmp/large -w ' %%{http_code} %%{content_type}'",
+        "curl -sS -X POST %s -H 'Content-Type: application/json' --data-binary @/tmp/large "
+        "-w ' %%{http_code} %%{content_type}'",
         f"{URL}/generate",
     )
     assert answer.stdout.endswith(" 413 application/problem+json")
@@ -95,7 +95,7 @@ def test_dead_api_is_explained_by_the_proxy(host: Any) -> None:
     answer = host.run("curl -sS -i %s", f"{URL}/system").stdout
     host.check_output("docker start rockiln-api")
     wait_for(host, "/readyz", lambda page: page.get("ready") is True)
-    assert "503" in answer.splitlines()[0]
+    assert answer.split()[1] in {"503", "504"}
     assert "Retry-After" in answer
     assert '"hint"' in answer
 

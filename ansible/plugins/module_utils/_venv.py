@@ -110,8 +110,8 @@ def build_wheel(folder: Path, *, python: str, build_lock: Path, project: Path) -
             "--no-build-isolation",
             "--wheel-dir",
             str(folder / "dist"),
+            str(folder / "project"),
         ]
-        + [str(folder / "project")]
     )
     return next((folder / "dist").glob("*.whl"))
 

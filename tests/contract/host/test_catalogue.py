@@ -96,9 +96,14 @@ def test_no_version_of_the_stack_is_written_anywhere_else_of_the_host_half(
 
 def shell(line: str) -> list[str]:
     """What the shell half reads from the catalogue, by the functions that bootstrap.sh uses."""
-    script = f'set -eu; here={ROOT}; E_STEP=1; source "$here/ansible/bootstrap/checks.sh"; source
-    "$here/ansible/bootstrap/process.sh"; {line}' return subprocess.run(
-        ["bash", "-c", script], check=True, capture_output=True, text=True
+    parts = "".join(
+        f"source {ROOT}/ansible/bootstrap/{part}.sh; " for part in ("checks", "process")
+    )
+    return subprocess.run(
+        ["bash", "-c", f"set -eu; here={ROOT}; E_STEP=1; {parts}{line}"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.splitlines()
 
 

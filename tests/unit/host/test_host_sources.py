@@ -97,7 +97,10 @@ def test_names_of_a_lock() -> None:
     }
 
 
-ONE_LINE = "# deb http://no.example x main\ndeb [signed-by=/k] http://mirror.example/debian/ bookworm main contrib\n"
+ONE_LINE = """\
+# deb http://no.example x main
+deb [signed-by=/k] http://mirror.example/debian/ bookworm main contrib
+"""
 DEB822 = """\
 Types: deb
 URIs: https://mirror.example/debian
@@ -135,13 +138,17 @@ def test_the_hosts_own_mirror_where_it_carries_the_suite(
 
 
 def test_apt_settings_of_a_build() -> None:
-    dump = 'Acquire::http::Proxy "http://p.example:3142";\nAcquire::http::User-Agent
-    "x";\nAPT::Periodic "1";\n' text = render_apt_conf(dump, sources="/run/secrets/s", ca="/ca")
-    assert 'Acquire::http::Proxy "http://p.example:3142";' in text assert "User-Agent" not in text
-    assert 'Dir::Etc::sourcelist "/run/secrets/s";' in text assert (
-        render_apt_sources(AptMirrors("http://a", "http://s"), "bookworm").splitlines()[2]
-        == "deb http://s bookworm-security main"
+    dump = (
+        'Acquire::http::Proxy "http://p.example:3142";\n'
+        'Acquire::http::User-Agent "x";\n'
+        'APT::Periodic "1";\n'
     )
+    text = render_apt_conf(dump, sources="/run/secrets/s", ca="/ca")
+    assert 'Acquire::http::Proxy "http://p.example:3142";' in text
+    assert "User-Agent" not in text
+    assert 'Dir::Etc::sourcelist "/run/secrets/s";' in text
+    sources = render_apt_sources(AptMirrors("http://a", "http://s"), "bookworm")
+    assert sources.splitlines()[2] == "deb http://s bookworm-security main"
 
 
 def test_proxy_variables_alone_are_taken_from_the_environment() -> None:

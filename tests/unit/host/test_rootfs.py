@@ -9,8 +9,8 @@ from ansible_collections.rockiln.host.plugins.module_utils._rootfs import Rootfs
 @pytest.mark.parametrize(
     "message",
     [
-        'Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
-        'Get "https://registry-1.docker.io/v2/": dial tcp 10.0.0.1:443: connect: connection refused',
+        'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry.example: no such host',
+        'Get "https://registry-1.docker.io/v2/": dial tcp 10.0.0.1:443: connection refused',
         'Get "https://registry-1.docker.io/v2/": net/http: TLS handshake timeout',
         'Get "https://registry-1.docker.io/v2/": x509: certificate signed by unknown authority',
         "dial tcp 10.0.0.1:443: i/o timeout",

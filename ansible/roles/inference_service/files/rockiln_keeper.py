@@ -102,9 +102,9 @@ class EngineClient:
 
     def events(self, since: float) -> subprocess.Popen[str]:
         filters = [word for event in EVENTS for word in ("--filter", f"event={event}")]
+        filters += ["--filter", "type=container"]
         return subprocess.Popen(
-            [self.path, "events", "--since", f"{since:.3f}", "--filter", "type=container", *filters]
-            + ["--format", "{{json .}}"],
+            [self.path, "events", "--since", f"{since:.3f}", "--format", "{{json .}}", *filters],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
