@@ -72,9 +72,7 @@ def _fragments(rng: random.Random, scene: Scene) -> list[_Fragment]:
         found.append(_Fragment(text, lead, {"sky": scene.sky}))
     if speaks(scene.relief == "none"):
         text = rng.choice(phrases.RELIEF[scene.relief])
-        found.append(
-            _Fragment(text, ("with", "in front of", "and", ""), {"relief": scene.relief})
-        )
+        found.append(_Fragment(text, ("with", "in front of", "and", ""), {"relief": scene.relief}))
     if speaks(scene.water == "none"):
         lead = ("",) if scene.water == "none" else ("by", "near", "with", "")
         text = rng.choice(phrases.WATER[scene.water])

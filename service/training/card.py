@@ -78,7 +78,13 @@ def _accuracy(part: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {title} | {row['count']} | {_percent(row['judge'])} | {_percent(row.get('pixels'))} |"
         )
-    lines += ["", "All attributes together at other sizes, by judge:", "", "| size | prompts | attributes named | shown |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        "",
+        "All attributes together at other sizes, by judge:",
+        "",
+        "| size | prompts | attributes named | shown |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     for size, row in part["other_sizes"].items():
         lines.append(f"| {size} | {row['prompts']} | {row['asked']} | {_percent(row['shown'])} |")
     return lines

@@ -57,7 +57,9 @@ def mountains(canvas: Canvas, batch: SceneBatch) -> None:
         shape = torch.maximum(shape, canvas.y - base - 0.01)
         near = 1.0 if order >= 3 else 0.82
         body = canvas.cover(shape)
-        zig = 0.10 * rise * torch.sin(dy / rise * (9 + 4 * column(v[:, 3])) + 6.28 * column(v[:, 4]))
+        zig = (
+            0.10 * rise * torch.sin(dy / rise * (9 + 4 * column(v[:, 3])) + 6.28 * column(v[:, 4]))
+        )
         shaded = canvas.cover(zig + 0.28 * dy * (column(v[:, 5]) - 0.3) - dx)
         face = torch.lerp(light, dark, shaded)
         canvas.paint(torch.lerp(haze, face, near), body)
@@ -191,10 +193,14 @@ def plain(canvas: Canvas, batch: SceneBatch) -> None:
     far, near = ground_shade(batch, 0), ground_shade(batch, 1)
     horizon = _horizon(canvas, batch)
     for i, start in enumerate((0.0, 0.16, 0.55)):
-        wave = torch.sin(canvas.x * (2.2 + 2.0 * column(u[:, 2 * i])) + 6.28 * column(u[:, 2 * i + 1]))
+        wave = torch.sin(
+            canvas.x * (2.2 + 2.0 * column(u[:, 2 * i])) + 6.28 * column(u[:, 2 * i + 1])
+        )
         level = horizon + start * (canvas.height - horizon) + (0.0 if i == 0 else 0.018) * wave
         level = level.expand(-1, -1, -1, canvas.x.shape[-1])
-        canvas.paint(torch.lerp(far, near, (0.12, 0.5, 0.95)[i]), canvas.cover(below(canvas, level)))
+        canvas.paint(
+            torch.lerp(far, near, (0.12, 0.5, 0.95)[i]), canvas.cover(below(canvas, level))
+        )
 
 
 def foreground(canvas: Canvas, batch: SceneBatch) -> None:

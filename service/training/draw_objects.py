@@ -28,19 +28,27 @@ def _foliage(batch: SceneBatch, shades: tuple[palette.Rgb, palette.Rgb]) -> tupl
     return dark, light
 
 
-def _pine(canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch) -> None:
+def _pine(
+    canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch
+) -> None:
     dark, light = _foliage(b, palette.PINE)
-    trunk = canvas.cover(torch.maximum(dx.abs() - 0.035 * tall, torch.maximum(dy, -dy - 0.2 * tall)))
+    trunk = canvas.cover(
+        torch.maximum(dx.abs() - 0.035 * tall, torch.maximum(dy, -dy - 0.2 * tall))
+    )
     canvas.paint(_lit(b, palette.TRUNK) * 0.7, there * trunk)
     shape = torch.full_like(dx + dy, 10.0)
     for top, bottom, spread in ((-1.0, -0.58, 0.17), (-0.80, -0.34, 0.23), (-0.58, -0.10, 0.29)):
         rise = bottom - top
         tier = half_plane(dx.abs(), dy - top * tall, spread * tall, rise * tall)
         shape = torch.minimum(shape, torch.maximum(tier, dy - bottom * tall))
-    canvas.paint(torch.lerp(dark, light, canvas.cover(0.01 * tall - dx)), there * canvas.cover(shape))
+    canvas.paint(
+        torch.lerp(dark, light, canvas.cover(0.01 * tall - dx)), there * canvas.cover(shape)
+    )
 
 
-def _round(canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch) -> None:
+def _round(
+    canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch
+) -> None:
     dark, light = _foliage(b, palette.ROUND_TREE)
     trunk = canvas.cover(torch.maximum(dx.abs() - 0.04 * tall, torch.maximum(dy, -dy - 0.6 * tall)))
     canvas.paint(_lit(b, palette.TRUNK), there * trunk)
@@ -48,20 +56,30 @@ def _round(canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, 
     glow = crown
     for ox, oy, r in ((-0.16, -0.60, 0.22), (0.17, -0.60, 0.21), (0.0, -0.77, 0.24)):
         crown = torch.minimum(crown, circle(dx - ox * tall, dy - oy * tall, r * tall))
-        glow = torch.minimum(glow, circle(dx - (ox + 0.05) * tall, dy - (oy - 0.05) * tall, 0.6 * r * tall))
+        glow = torch.minimum(
+            glow, circle(dx - (ox + 0.05) * tall, dy - (oy - 0.05) * tall, 0.6 * r * tall)
+        )
     canvas.paint(dark, there * canvas.cover(crown))
     canvas.paint(light, there * canvas.cover(torch.maximum(glow, crown)))
 
 
-def _palm(canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch) -> None:
+def _palm(
+    canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch
+) -> None:
     dark, light = _foliage(b, palette.PALM)
     # dx is signed so that the trunk leans towards the middle of the picture.
     up = (-dy / tall).clamp(0, 1)
     lean = dx - 0.16 * tall * up * up
-    trunk = torch.maximum(lean.abs() - (0.040 - 0.014 * up) * tall, torch.maximum(dy, -dy - 0.84 * tall))
+    trunk = torch.maximum(
+        lean.abs() - (0.040 - 0.014 * up) * tall, torch.maximum(dy, -dy - 0.84 * tall)
+    )
     canvas.paint(_lit(b, palette.TRUNK), there * canvas.cover(trunk))
     hx, hy = dx - 0.16 * tall, dy + 0.84 * tall
-    for reach, lift, drop, tone in ((0.34, 0.10, 0.34, 0.0), (0.38, 0.36, 0.26, 1.0), (0.22, 0.62, 0.16, 0.4)):
+    for reach, lift, drop, tone in (
+        (0.34, 0.10, 0.34, 0.0),
+        (0.38, 0.36, 0.26, 1.0),
+        (0.22, 0.62, 0.16, 0.4),
+    ):
         t = (hx.abs() / (reach * tall)).clamp(0, 1)
         arc = hy + tall * reach * (lift * 2.4 * t * (1 - 0.45 * t)) - tall * drop * t * t
         thick = tall * 0.075 * (t + 0.12) * (1 - t) * 2.2 + 0.002
@@ -81,8 +99,12 @@ def trees(canvas: Canvas, batch: SceneBatch, kind: TreeKind) -> None:
         for slot in range(_SLOTS):
             v = u[:, 9 * edge + 3 * slot : 9 * edge + 3 * slot + 3]
             there = column((on_side & (count > slot)).to(u.dtype))
-            inset = column((0.055, 0.145, 0.005)[slot] + 0.03 * (v[:, 0] - 0.5)) * max(1.0, canvas.width)
-            base = canvas.height * column(0.885 + (0.045, 0.0, 0.075)[slot] + 0.02 * (v[:, 1] - 0.5))
+            inset = column((0.055, 0.145, 0.005)[slot] + 0.03 * (v[:, 0] - 0.5)) * max(
+                1.0, canvas.width
+            )
+            base = canvas.height * column(
+                0.885 + (0.045, 0.0, 0.075)[slot] + 0.02 * (v[:, 1] - 0.5)
+            )
             tall = column((0.36, 0.27, 0.32)[slot] + 0.06 * (v[:, 2] - 0.5))
             if kind is TreeKind.PALMS:
                 tall = tall * 1.15
@@ -113,7 +135,11 @@ def house(canvas: Canvas, batch: SceneBatch) -> None:
 
     wall = _object_colour(batch, "house_colour")
     part.paint(_lit(batch, palette.ROOF) * 0.8, box(0.16, 0.27, -0.80, -0.5), named=1.0)
-    part.paint(torch.lerp(wall, wall * 0.84, canvas.cover((0.2 - x) * size)), box(-0.42, 0.42, -0.45, 0.0), named=1.0)
+    part.paint(
+        torch.lerp(wall, wall * 0.84, canvas.cover((0.2 - x) * size)),
+        box(-0.42, 0.42, -0.45, 0.0),
+        named=1.0,
+    )
     slope = half_plane(x.abs() - 0.52, y + 0.42, -0.22, -0.30).neg() * size
     roof = torch.maximum(slope, torch.maximum(y + 0.42, -0.74 - y) * size)
     part.paint(_lit(batch, palette.ROOF), canvas.cover(roof), named=1.0)
@@ -136,8 +162,12 @@ def boat(canvas: Canvas, batch: SceneBatch) -> None:
     mast = torch.maximum((x - 0.02).abs() - 0.016, torch.maximum(-1.04 - y, y)) * size
     canvas.paint(_lit(batch, palette.MAST), canvas.cover(mast), named=1.0)
     # Sails: a vertical edge at the mast, a foot above the hull, a slanting outer edge.
-    main = torch.maximum(0.05 - x, torch.maximum(y + 0.07, half_plane(x - 0.05, y + 1.0, 0.44, 0.92)))
-    jib = torch.maximum(x + 0.01, torch.maximum(y + 0.07, half_plane(-x - 0.01, y + 0.86, 0.36, 0.78)))
+    main = torch.maximum(
+        0.05 - x, torch.maximum(y + 0.07, half_plane(x - 0.05, y + 1.0, 0.44, 0.92))
+    )
+    jib = torch.maximum(
+        x + 0.01, torch.maximum(y + 0.07, half_plane(-x - 0.01, y + 0.86, 0.36, 0.78))
+    )
     canvas.paint(_lit(batch, palette.SAIL) * 0.96, canvas.cover(jib * size), named=1.0)
     canvas.paint(colour, canvas.cover(main * size), named=1.0)
     side = half_plane(x.abs() - 0.52, y, -0.15, 0.22)

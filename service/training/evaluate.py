@@ -54,7 +54,9 @@ def score(judge: Judge, pictures: Tensor, captions: list[Caption]) -> dict[str, 
     return found
 
 
-def evaluate(folder: Path, judge_path: Path, device: torch.device, count: int) -> tuple[dict[str, Any], Tensor]:
+def evaluate(
+    folder: Path, judge_path: Path, device: torch.device, count: int
+) -> tuple[dict[str, Any], Tensor]:
     """The evaluation at default settings and, on fewer prompts, at other sizes; and the pictures."""
     pipeline = load_pipeline(folder, device)
     judge = load_judge(judge_path, device)
@@ -77,7 +79,9 @@ def evaluate(folder: Path, judge_path: Path, device: torch.device, count: int) -
     few = max(1, min(160, count // 4))
     for high, wide in OTHER_SIZES:
         sized = {**settings, "height": high, "width": wide}
-        scores = score(judge, generate(pipeline, prompts[:few], seeds[:few], sized, 8), captions[:few])
+        scores = score(
+            judge, generate(pipeline, prompts[:few], seeds[:few], sized, 8), captions[:few]
+        )
         asked = sum(s["count"] for s in scores.values())
         shown = sum(s["count"] * s["judge"] for s in scores.values() if s["count"])
         report["other_sizes"][f"{wide}x{high}"] = {

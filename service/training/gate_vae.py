@@ -48,7 +48,7 @@ def load_trained_vae(path: Path, device: torch.device) -> AutoencoderKL:
 def reconstruct(vae: AutoencoderKL, pictures: Tensor, batch: int = 32) -> Tensor:
     """[B,3,H,W] in 0..1 -> the same after encoding and decoding."""
     parts = []
-    for part in pictures.split(batch):
+    for part in torch.split(pictures, batch):
         mean, _ = encode_moments(vae, part * 2 - 1)
         parts.append((vae.decoder(vae.post_quant_conv(mean)) / 2 + 0.5).clamp(0, 1))
     return torch.cat(parts)

@@ -29,7 +29,7 @@ class GraphedStep:
     def _once(self) -> dict[str, Tensor]:
         self._optimiser.zero()
         result = self._loss()
-        result["loss"].backward()
+        torch.autograd.backward(result["loss"])
         self._optimiser.step()
         return {name: value.detach() for name, value in result.items()}
 

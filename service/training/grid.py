@@ -53,12 +53,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=card.MODEL_FOLDER)
     parser.add_argument("--count", type=int, default=FRONT_PAGE)
-    parser.add_argument("--strange", action="store_true", help="prompts from outside its world instead")
+    parser.add_argument(
+        "--strange", action="store_true", help="prompts from outside its world instead"
+    )
     parser.add_argument("--width", type=int, help="picture width, if not the default")
     parser.add_argument("--height", type=int, help="picture height, if not the default")
     parser.add_argument("--columns", type=int, default=4)
-    parser.add_argument("--tile-px", type=int, help="shrink each picture to this width on the sheet")
-    parser.add_argument("--out", type=Path, help="default: grid.png beside the card, with its prompts listed")
+    parser.add_argument(
+        "--tile-px", type=int, help="shrink each picture to this width on the sheet"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="default: grid.png beside the card, with its prompts listed"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a = parser.parse_args(argv)
     settings = default_settings(a.model)

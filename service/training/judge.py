@@ -89,7 +89,9 @@ class Judge(nn.Module):
 
 def judge_loss(judge: Judge, pictures: Tensor, labels: Tensor, places: Tensor) -> dict[str, Tensor]:
     """``labels`` [B,A] (-1: not judged) and ``places`` [B,2,2] (negative: no such object)."""
-    with torch.autocast(pictures.device.type, torch.bfloat16, pictures.is_cuda, cache_enabled=False):
+    with torch.autocast(
+        pictures.device.type, torch.bfloat16, pictures.is_cuda, cache_enabled=False
+    ):
         reading = judge(pictures)
     total = torch.zeros((), device=pictures.device)
     for i, name in enumerate(ATTRIBUTES):
@@ -124,7 +126,7 @@ def read(judge: Judge, pictures: Tensor, batch: int = 64) -> tuple[dict[str, Ten
     device = next(judge.parameters()).device
     classes: dict[str, list[Tensor]] = {name: [] for name in ATTRIBUTES}
     places = []
-    for part in pictures.split(batch):
+    for part in torch.split(pictures, batch):
         part = part.to(device).float()
         short = min(part.shape[-2:])
         if short != 256:

@@ -23,7 +23,7 @@ def latent_statistics(vae: AutoencoderKL, seed: int, count: int) -> tuple[Tensor
     """Mean and standard deviation per channel over drawn 256 px pictures, each [4]."""
     device = next(vae.parameters()).device
     pool = PicturePool.draw(scene_batch(seed, 0, count, device, 0), 256, 256, 64)
-    means = [encode_moments(vae, as_inputs(part)[0])[0] for part in pool.pictures.split(64)]
+    means = [encode_moments(vae, as_inputs(part)[0])[0] for part in torch.split(pool.pictures, 64)]
     latents = torch.cat(means).transpose(0, 1).flatten(1).double()
     return latents.mean(dim=1).float(), latents.std(dim=1).float()
 

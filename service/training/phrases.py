@@ -5,7 +5,15 @@ from __future__ import annotations
 from functools import cache
 
 TIME: dict[str, tuple[str, ...]] = {
-    "day": ("by day", "at noon", "in daylight", "on a sunny day", "daytime", "midday", "on a bright day"),
+    "day": (
+        "by day",
+        "at noon",
+        "in daylight",
+        "on a sunny day",
+        "daytime",
+        "midday",
+        "on a bright day",
+    ),
     "sunset": ("at sunset", "at dusk", "in the evening", "sunset", "evening light", "at sundown"),
     "night": ("at night", "by night", "night", "under the stars", "at midnight", "a starry night"),
     "dawn": ("at dawn", "at sunrise", "in the morning", "dawn", "early morning", "at daybreak"),
@@ -30,21 +38,43 @@ AURORA = ("aurora", "an aurora", "northern lights", "a green aurora")
 
 RELIEF: dict[str, tuple[str, ...]] = {
     "none": ("flat land", "a flat horizon", "no mountains", "an open horizon"),
-    "mountains": ("mountains", "snowy mountains", "snowy peaks", "tall mountains", "the alps", "rocky peaks"),
+    "mountains": (
+        "mountains",
+        "snowy mountains",
+        "snowy peaks",
+        "tall mountains",
+        "the alps",
+        "rocky peaks",
+    ),
     "hills": ("hills", "rolling hills", "gentle hills", "low hills"),
     "dunes": ("dunes", "sand dunes", "desert dunes", "a desert with dunes"),
 }
 
 WATER: dict[str, tuple[str, ...]] = {
     "none": ("no water", "dry land", "without water"),
-    "lake": ("a lake", "a calm lake", "a still lake", "a mirror lake", "a quiet lake", "lake", "a pond"),
+    "lake": (
+        "a lake",
+        "a calm lake",
+        "a still lake",
+        "a mirror lake",
+        "a quiet lake",
+        "lake",
+        "a pond",
+    ),
     "sea": ("the sea", "the ocean", "the open sea", "a wide ocean", "sea", "ocean waves"),
 }
 
 GROUND: dict[str, tuple[str, ...]] = {
     "grass": ("grass", "green grass", "grassy ground", "a meadow", "a grassy field"),
     "sand": ("sand", "sandy ground", "a sandy beach", "a beach", "yellow sand"),
-    "snow": ("snow", "snowy ground", "snow on the ground", "fresh snow", "a snowy field", "white snow"),
+    "snow": (
+        "snow",
+        "snowy ground",
+        "snow on the ground",
+        "fresh snow",
+        "a snowy field",
+        "white snow",
+    ),
 }
 
 TREES: dict[str, tuple[str, ...]] = {
@@ -90,12 +120,25 @@ OPENINGS = (
     "minimalist", "a scene with", "there is", "peaceful",
 )  # fmt: skip
 
-CONNECTORS = ("with", "and", "near", "by", "under", "behind", "over", "above", "in front of", "a", "the", "of")
+CONNECTORS = (
+    "with",
+    "and",
+    "near",
+    "by",
+    "under",
+    "behind",
+    "over",
+    "above",
+    "in front of",
+    "a",
+    "the",
+    "of",
+)
 PUNCTUATION = (",", ".", ";", "-", "!")
 
 
 @cache
-def vocabulary() -> list[str]:
+def vocabulary() -> tuple[str, ...]:
     """Every word that a caption can hold, sorted; each becomes one token."""
     phrases: list[str] = [*AURORA, *HOUSE, *BOAT, *BIRDS, *OPENINGS, *CONNECTORS]
     for table in (TIME, SKY, RELIEF, WATER, GROUND, TREES, TREE_SIDE, SIDE, CLOUDS, LIGHT):

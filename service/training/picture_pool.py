@@ -24,7 +24,9 @@ def _scene_rows(job: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray
     return rows, np.array([s.shape_seed for s in scenes], dtype=np.int64)
 
 
-def scene_batch(seed: int, first: int, count: int, device: torch.device, workers: int) -> SceneBatch:
+def scene_batch(
+    seed: int, first: int, count: int, device: torch.device, workers: int
+) -> SceneBatch:
     """Scenes ``first`` to ``first + count`` of a stream, sampled by ``workers`` processes (0: here)."""
     jobs = [(seed, first + i, min(_CHUNK, count - i)) for i in range(0, count, _CHUNK)]
     if workers > 0 and len(jobs) > 1:

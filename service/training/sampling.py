@@ -15,9 +15,7 @@ from torch import Tensor
 def load_pipeline(
     folder: Path, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> StableDiffusionPipeline:
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=dtype, local_files_only=True
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

@@ -54,7 +54,9 @@ def learn_merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
     spelled = [_spell(word) for word in words]
     merges: list[tuple[str, str]] = []
     while True:
-        pairs = Counter(pair for pieces in spelled for pair in zip(pieces, pieces[1:], strict=False))
+        pairs = Counter(
+            pair for pieces in spelled for pair in zip(pieces, pieces[1:], strict=False)
+        )
         if not pairs:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from training import checkpoint, training_loop
+from training.attributes import ATTRIBUTES
 from training.checkpoint import step_generator
 from training.flat_adam import FlatAdam, cosine_rate
 from training.graphed_step import GraphedStep
 from training.judge import Judge, judge_loss, read, scene_places
-from training.attributes import ATTRIBUTES
 from training.picture_pool import PicturePool, scene_batch
 
 PEAK_RATE = 1.5e-3
@@ -62,7 +62,9 @@ class JudgeTrainer:
     def _step(self, high: int, wide: int) -> GraphedStep:
         inputs = {
             "pictures": torch.zeros(self.batch, 3, high, wide, device=self.device),
-            "labels": torch.zeros(self.batch, len(ATTRIBUTES), dtype=torch.int64, device=self.device),
+            "labels": torch.zeros(
+                self.batch, len(ATTRIBUTES), dtype=torch.int64, device=self.device
+            ),
             "places": torch.zeros(self.batch, 2, 2, device=self.device),
         }
         return GraphedStep(
@@ -88,7 +90,9 @@ class JudgeTrainer:
         )
 
 
-def accuracy_on_drawn(judge: Judge, device: torch.device, count: int, workers: int) -> dict[str, float]:
+def accuracy_on_drawn(
+    judge: Judge, device: torch.device, count: int, workers: int
+) -> dict[str, float]:
     """Share of right classes on fresh drawn pictures, per attribute."""
     scenes = scene_batch(_CHECK_SEED, 0, count, device, workers)
     pool = PicturePool.draw(scenes, 256, 256)

@@ -70,9 +70,7 @@ class VaeTrainer:
             )
         )
         recorded = self._steps[side]
-        noise = torch.randn(
-            recorded.inputs["noise"].shape, generator=generator, device=self.device
-        )
+        noise = torch.randn(recorded.inputs["noise"].shape, generator=generator, device=self.device)
         rate = cosine_rate(step, steps, PEAK_RATE, WARM_UP)
         return recorded(rate, crops=crops, noise=noise)
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from training import checkpoint
 from training.flat_adam import FlatAdam
 
-
 AVERAGE = "average"
 """Name of the one tensor in a file of averaged weights."""
 
@@ -35,9 +34,15 @@ class LoopOptions:
     def add_arguments(parser: argparse.ArgumentParser, steps: int | None) -> None:
         parser.add_argument("--checkpoint", type=Path, required=True)
         parser.add_argument("--steps", type=int, default=steps, help="length of the whole schedule")
-        parser.add_argument("--minutes", type=float, default=9.0, help="stop after this long; resume later")
-        parser.add_argument("--stop-at", type=int, default=None, help="stop at this step; resume later")
-        parser.add_argument("--average", type=Path, help="also save the averaged weights here, fp16")
+        parser.add_argument(
+            "--minutes", type=float, default=9.0, help="stop after this long; resume later"
+        )
+        parser.add_argument(
+            "--stop-at", type=int, default=None, help="stop at this step; resume later"
+        )
+        parser.add_argument(
+            "--average", type=Path, help="also save the averaged weights here, fp16"
+        )
         parser.add_argument("--start-from", type=Path, help="averaged weights to begin with")
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -14,6 +14,7 @@ GRADIENT_WEIGHT = 0.5
 SQUARE_WEIGHT = 2.0
 KL_WEIGHT = 1e-4
 
+
 def encode_moments(vae: AutoencoderKL, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the latents, each [B,4,H/8,W/8]."""
     mean, log_variance = vae.quant_conv(vae.encoder(pictures)).float().chunk(2, dim=1)
