@@ -1,4 +1,4 @@
-"""``nox -s bench -- first_picture`` or ``bootstrap``: prints a table, writes JSON on request."""
+"""``nox -s bench -- first-picture`` or ``bootstrap``: prints a table, writes JSON on request."""
 
 from __future__ import annotations
 

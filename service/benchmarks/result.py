@@ -44,7 +44,7 @@ class Figure:
 
 
 def _command() -> str:
-    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+    return " ".join(["nox -s bench --", *sys.argv[1:]])
 
 
 def _machine() -> dict[str, str]:
