@@ -55,7 +55,9 @@ def presence(thing: object | None) -> str:
 
 
 def scene_attributes(scene: Scene) -> dict[str, str]:
-    """Every attribute that the scene has, by name; the colour of a house that is not there is left out."""
+    """Every attribute that the scene has, by name; the colour of a house that is not there is left
+    out.
+    """
     found: dict[str, str] = {
         "time": scene.time,
         "sky": scene.sky,

@@ -1,8 +1,8 @@
 """A batch of pictures under the brush, and the signed distances that the brush follows.
 
-Lengths are in units of the picture's shorter side, so that the same scene fills any size. A shape is
-a signed distance (negative inside); its coverage of a pixel is the distance clamped over one pixel,
-which is what makes every edge smooth without supersampling.
+Lengths are in units of the picture's shorter side, so that the same scene fills any size. A shape
+is a signed distance (negative inside); its coverage of a pixel is the distance clamped over one
+pixel, which is what makes every edge smooth without supersampling.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def circle(x: Tensor, y: Tensor, radius: Tensor | float) -> Tensor:
 
 
 def half_plane(x: Tensor, y: Tensor, run: Tensor | float, rise: Tensor | float) -> Tensor:
-    """Distance to the line through the origin along (run, rise); negative on its right-hand side."""
+    """Distance to the line through the origin along (run, rise); negative to its right."""
     run_t = torch.as_tensor(run, dtype=x.dtype, device=x.device)
     rise_t = torch.as_tensor(rise, dtype=x.dtype, device=x.device)
     return (rise_t * x - run_t * y) / torch.sqrt(run_t * run_t + rise_t * rise_t)
@@ -120,7 +120,7 @@ def below(canvas: Canvas, ridge: Tensor) -> Tensor:
 
 
 def uniforms(seeds: Tensor, count: int) -> Tensor:
-    """``[B, count]`` numbers in 0..1 from integer seeds, by integer hashing: equal on CPU and GPU."""
+    """``[B, count]`` numbers in 0..1 hashed from integer seeds: equal on CPU and GPU."""
     mask = 0xFFFFFFFF
     index = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
     h = (seeds.view(-1, 1) * 0x1E3779B1 + index * 0x45EBCA6B) & mask

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from training import phrases
 from training.attributes import Presence
-from training.scenes import LightKind, Placed, Scene, Sky
+from training.scenes import LightKind, Placed, Scene, Sky, Trees
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ _NONSENSE_SHARE = 0.03
 
 
 def foreign_word(rng: random.Random) -> str:
-    """A word from outside the vocabulary: letters at random, or halves of known words put together."""
+    """A word from outside the vocabulary: random letters, or halves of known words."""
     words = phrases.vocabulary()
     if rng.random() < 0.5:
         return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 9)))
@@ -55,56 +55,73 @@ def _placed(rng: random.Random, name: str, placed: Placed, nouns: tuple[str, ...
     return _Fragment(noun, ("with", "and", ""), said)
 
 
-def _fragments(rng: random.Random, scene: Scene) -> list[_Fragment]:
-    """The things to say, each left out now and then; what is absent is mostly left out."""
+def _speaks(rng: random.Random, absent: bool = False) -> bool:
+    """Whether to mention a thing; what is absent is mostly left out."""
+    return rng.random() < (0.35 if absent else 0.85)
 
-    def speaks(absent: bool = False) -> bool:
-        return rng.random() < (0.35 if absent else 0.85)
 
+def _sky_words(rng: random.Random, scene: Scene) -> list[_Fragment]:
     found: list[_Fragment] = []
-    if speaks():
+    if _speaks(rng):
         found.append(_Fragment(rng.choice(phrases.TIME[scene.time]), ("",), {"time": scene.time}))
-    if speaks():
+    if _speaks(rng):
+        lead: tuple[str, ...] = ("under a", "a", "")
         if scene.sky is Sky.AURORA and rng.random() < 0.7:
             text, lead = rng.choice(phrases.AURORA), ("with", "under", "")
         else:
-            text, lead = f"{rng.choice(phrases.SKY[scene.sky])} sky", ("under a", "a", "")
+            text = f"{rng.choice(phrases.SKY[scene.sky])} sky"
         found.append(_Fragment(text, lead, {"sky": scene.sky}))
-    if speaks(scene.relief == "none"):
+    return found
+
+
+def _land_words(rng: random.Random, scene: Scene) -> list[_Fragment]:
+    found: list[_Fragment] = []
+    if _speaks(rng, scene.relief == "none"):
         text = rng.choice(phrases.RELIEF[scene.relief])
-        found.append(_Fragment(text, ("with", "in front of", "and", ""), {"relief": scene.relief}))
-    if speaks(scene.water == "none"):
+        lead: tuple[str, ...] = ("with", "in front of", "and", "")
+        found.append(_Fragment(text, lead, {"relief": scene.relief}))
+    if _speaks(rng, scene.water == "none"):
         lead = ("",) if scene.water == "none" else ("by", "near", "with", "")
         text = rng.choice(phrases.WATER[scene.water])
         found.append(_Fragment(text, lead, {"water": scene.water}))
-    if speaks():
+    if _speaks(rng):
         text = rng.choice(phrases.GROUND[scene.ground])
         found.append(_Fragment(text, ("with", "and", ""), {"ground": scene.ground}))
-    if scene.trees is None:
-        if speaks(absent=True):
-            found.append(_Fragment(rng.choice(phrases.TREES["none"]), ("",), {"trees": "none"}))
-    elif speaks():
-        said: dict[str, str] = {}
-        text = "trees"
-        if rng.random() < 0.93:
-            said["trees"] = scene.trees.kind
-            text = rng.choice(phrases.TREES[scene.trees.kind])
-        if rng.random() < 0.75:
-            said["tree_side"] = scene.trees.side
-            text = f"{text} {rng.choice(phrases.TREE_SIDE[scene.trees.side])}"
-        found.append(_Fragment(text, ("with", "and", ""), said))
+    return found
+
+
+def _tree_words(rng: random.Random, trees: Trees | None) -> list[_Fragment]:
+    if trees is None:
+        if not _speaks(rng, absent=True):
+            return []
+        return [_Fragment(rng.choice(phrases.TREES["none"]), ("",), {"trees": "none"})]
+    if not _speaks(rng):
+        return []
+    said: dict[str, str] = {}
+    text = "trees"
+    if rng.random() < 0.93:
+        said["trees"] = trees.kind
+        text = rng.choice(phrases.TREES[trees.kind])
+    if rng.random() < 0.75:
+        said["tree_side"] = trees.side
+        text = f"{text} {rng.choice(phrases.TREE_SIDE[trees.side])}"
+    return [_Fragment(text, ("with", "and", ""), said)]
+
+
+def _fragments(rng: random.Random, scene: Scene) -> list[_Fragment]:
+    """The things to say, each left out now and then."""
+    found = _sky_words(rng, scene) + _land_words(rng, scene) + _tree_words(rng, scene.trees)
     if scene.house and rng.random() < 0.94:
         found.append(_placed(rng, "house", scene.house, phrases.HOUSE))
     if scene.boat and rng.random() < 0.94:
         found.append(_placed(rng, "boat", scene.boat, phrases.BOAT))
-    if speaks():
+    if _speaks(rng):
         text = rng.choice(phrases.CLOUDS[scene.clouds])
         found.append(_Fragment(text, ("with", "and", ""), {"clouds": scene.clouds}))
     found += _light(rng, scene)
     if scene.birds and rng.random() < 0.94:
-        found.append(
-            _Fragment(rng.choice(phrases.BIRDS), ("with", "and", ""), {"birds": Presence.PRESENT})
-        )
+        said: dict[str, str] = {"birds": Presence.PRESENT}
+        found.append(_Fragment(rng.choice(phrases.BIRDS), ("with", "and", ""), said))
     return found
 
 
@@ -158,8 +175,8 @@ def describe(scene: Scene, rng: random.Random) -> Caption:
 def training_caption(scene: Scene, rng: random.Random) -> Caption:
     """As ``describe``, now and then with words that mean nothing here.
 
-    They teach the text encoder to overlook what it does not know: a prompt from outside this world must
-    still give a landscape.
+    They teach the text encoder to overlook what it does not know: a prompt from outside this world
+    must still give a landscape.
     """
     chance = rng.random()
     if chance < _NONSENSE_SHARE:

@@ -1,7 +1,7 @@
 """The measured part of the model card: evaluation.json, and the tables made from it.
 
-Nobody types a figure into the card: the commands store what they measured, and the text between the markers
-is written from that file.
+Nobody types a figure into the card: the commands store what they measured, and the text between the
+markers is written from that file.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ def _versions(versions: dict[str, str]) -> str:
 def _accuracy(part: dict[str, Any]) -> list[str]:
     s = part["settings"]
     lines = [
-        f"{part['prompts']} held-out prompts, {s['width']}x{s['height']}, {s['num_inference_steps']} steps, "
-        f"guidance {s['guidance_scale']}, fp32 on {part['device']} ({_versions(part['versions'])}).",
+        f"{part['prompts']} held-out prompts, {s['width']}x{s['height']}, "
+        f"{s['num_inference_steps']} steps, guidance {s['guidance_scale']}, fp32 on "
+        f"{part['device']} ({_versions(part['versions'])}).",
         "",
         "| attribute | prompts that name it | shown, by judge | shown, by pixels |",
         "| --- | ---: | ---: | ---: |",
     ]
     for name, title in _TITLES.items():
         row = part["attributes"][name]
-        lines.append(
-            f"| {title} | {row['count']} | {_percent(row['judge'])} | {_percent(row.get('pixels'))} |"
-        )
+        shown = f"{_percent(row['judge'])} | {_percent(row.get('pixels'))}"
+        lines.append(f"| {title} | {row['count']} | {shown} |")
     lines += [
         "",
         "All attributes together at other sizes, by judge:",
@@ -93,10 +93,11 @@ def _accuracy(part: dict[str, Any]) -> list[str]:
 def _vae(part: dict[str, float]) -> list[str]:
     colours = [v for k, v in part.items() if k.startswith("pixels ")]
     return [
-        f"VAE on {part['pictures']:.0f} held-out drawn pictures: PSNR {part['psnr_db']:.1f} dB at 256x256 "
-        f"({part['psnr_db 512x512']:.1f} dB at 512x512); on its reconstructions the judge reads house and boat "
-        f"colours right in {_percent(part['judge house_colour'])} and {_percent(part['judge boat_colour'])}, "
-        f"pixel tests in at least {_percent(min(colours))} of each colour."
+        f"VAE on {part['pictures']:.0f} held-out drawn pictures: PSNR {part['psnr_db']:.1f} dB at "
+        f"256x256 ({part['psnr_db 512x512']:.1f} dB at 512x512); on its reconstructions the judge "
+        f"reads house and boat colours right in {_percent(part['judge house_colour'])} and "
+        f"{_percent(part['judge boat_colour'])}, pixel tests in at least "
+        f"{_percent(min(colours))} of each colour."
     ]
 
 
@@ -107,8 +108,8 @@ def _precision(part: dict[str, Any]) -> list[str]:
         "tiled": "VAE decoded in 64-latent tiles (768x768)",
     }
     lines = [
-        f"Mean difference from the fp32 run on a 0-1 scale, {part['pictures']} pictures on {part['device']} "
-        f"({_versions(part['versions'])}):",
+        f"Mean difference from the fp32 run on a 0-1 scale, {part['pictures']} pictures on "
+        f"{part['device']} ({_versions(part['versions'])}):",
         "",
         "| run | mean | largest picture mean |",
         "| --- | ---: | ---: |",
@@ -120,9 +121,9 @@ def _precision(part: dict[str, Any]) -> list[str]:
 
 def _speed(part: dict[str, Any]) -> list[str]:
     lines = [
-        f"Time of one picture at default steps, reference pipeline, fp32, {part['threads']} threads on "
-        f"{part['processor']} shared with other work, median of {part['runs']} (fastest to slowest), "
-        f"{_versions(part['versions'])}:",
+        f"Time of one picture at default steps, reference pipeline, fp32, {part['threads']} "
+        f"threads on {part['processor']} shared with other work, median of {part['runs']} "
+        f"(fastest to slowest), {_versions(part['versions'])}:",
         "",
         "| size | seconds |",
         "| --- | ---: |",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ def save(path: Path, tensors: dict[str, Tensor], step: int) -> None:
     partial = path.with_suffix(".partial")
     whole = {name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}
     save_file(whole, partial, metadata={"step": str(step)})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], int]:

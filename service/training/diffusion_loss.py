@@ -17,9 +17,9 @@ AID_WEIGHT = 0.1
 class TextAid(nn.Module):
     """Linear readers of what a caption says, on the text features at its end token.
 
-    Without them the text encoder learns colours and sides only through the UNet's error, of which a small
-    object is a few per cent; with them it knows the words early and the UNet has something to follow. They
-    are not part of the model that ships.
+    Without them the text encoder learns colours and sides only through the UNet's error, of which a
+    small object is a few per cent; with them it knows the words early and the UNet has something to
+    follow. They are not part of the model that ships.
     """
 
     def __init__(self, width: int) -> None:
@@ -46,7 +46,9 @@ def diffusion_loss(
     signal: Tensor,
     inputs: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """``signal`` [1000]: cumulative alphas. ``inputs``: latents, weights, tokens, said, noise, timesteps."""
+    """``signal`` [1000]: cumulative alphas. ``inputs``: latents, weights, tokens, said, noise,
+    timesteps.
+    """
     latents, noise, timesteps = inputs["latents"], inputs["noise"], inputs["timesteps"]
     kept = signal[timesteps].view(-1, 1, 1, 1)
     noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise

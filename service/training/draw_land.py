@@ -119,7 +119,7 @@ def dunes(canvas: Canvas, batch: SceneBatch) -> None:
 
 
 def _dashes(canvas: Canvas, u: Tensor, top: Tensor, bottom: Tensor) -> Tensor:
-    """Thin horizontal glints between two heights: a sum of separable boxes. ``u`` [B, 3*_DASHES]."""
+    """Thin glints between two heights, a sum of separable boxes. ``u`` [B, 3*_DASHES]."""
     v = u.view(-1, _DASHES, 3)
     x = v[..., 0:1] * canvas.width
     t = v[..., 1:2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,18 @@ def _foliage(batch: SceneBatch, shades: tuple[palette.Rgb, palette.Rgb]) -> tupl
     return dark, light
 
 
-def _pine(
-    canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch
-) -> None:
+@dataclass(frozen=True)
+class _Tree:
+    """One tree of each scene: pixel offsets from its foot, its height, 1 where it stands at all."""
+
+    dx: Tensor
+    dy: Tensor
+    tall: Tensor
+    there: Tensor
+
+
+def _pine(canvas: Canvas, tree: _Tree, b: SceneBatch) -> None:
+    dx, dy, tall, there = tree.dx, tree.dy, tree.tall, tree.there
     dark, light = _foliage(b, palette.PINE)
     trunk = canvas.cover(
         torch.maximum(dx.abs() - 0.035 * tall, torch.maximum(dy, -dy - 0.2 * tall))
@@ -46,9 +57,8 @@ def _pine(
     )
 
 
-def _round(
-    canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch
-) -> None:
+def _round(canvas: Canvas, tree: _Tree, b: SceneBatch) -> None:
+    dx, dy, tall, there = tree.dx, tree.dy, tree.tall, tree.there
     dark, light = _foliage(b, palette.ROUND_TREE)
     trunk = canvas.cover(torch.maximum(dx.abs() - 0.04 * tall, torch.maximum(dy, -dy - 0.6 * tall)))
     canvas.paint(_lit(b, palette.TRUNK), there * trunk)
@@ -63,9 +73,8 @@ def _round(
     canvas.paint(light, there * canvas.cover(torch.maximum(glow, crown)))
 
 
-def _palm(
-    canvas: Canvas, dx: Tensor, dy: Tensor, tall: Tensor, there: Tensor, b: SceneBatch
-) -> None:
+def _palm(canvas: Canvas, tree: _Tree, b: SceneBatch) -> None:
+    dx, dy, tall, there = tree.dx, tree.dy, tree.tall, tree.there
     dark, light = _foliage(b, palette.PALM)
     # dx is signed so that the trunk leans towards the middle of the picture.
     up = (-dy / tall).clamp(0, 1)
@@ -110,7 +119,7 @@ def trees(canvas: Canvas, batch: SceneBatch, kind: TreeKind) -> None:
                 tall = tall * 1.15
             x = inset if mirror > 0 else canvas.width - inset
             dx, dy = (canvas.x - x) * mirror, canvas.y - base
-            _TREE_PAINTERS[kind](canvas, dx, dy, tall, there, batch)
+            _TREE_PAINTERS[kind](canvas, _Tree(dx, dy, tall, there), batch)
 
 
 def _object_colour(batch: SceneBatch, name: str) -> Tensor:
@@ -152,7 +161,9 @@ def house(canvas: Canvas, batch: SceneBatch) -> None:
 
 
 def boat(canvas: Canvas, batch: SceneBatch) -> None:
-    """Hull and main sail in the boat's colour; the sail's middle is at y - 0.36 size, x + 0.16 size."""
+    """Hull and main sail in the boat's colour; the sail's middle is at y - 0.36 size, x + 0.16
+    size.
+    """
     size = column(batch.number("boat_size"))
     x = (canvas.x - column(batch.number("boat_x")) * canvas.width) / size
     y = (canvas.y - column(batch.number("boat_y")) * canvas.height) / size

@@ -1,7 +1,8 @@
 """Does the picture show what the prompt says? ``python -m training.evaluate --judge FILE``
 
-Held-out prompts at the model's default settings, read by the judge (trained on drawn pictures only) and, for
-colours, by pixel tests where the object stands. Writes evaluation.json and the table in the model card.
+Held-out prompts at the model's default settings, read by the judge (trained on drawn pictures only)
+and, for colours, by pixel tests where the object stands. Writes evaluation.json and the table in
+the model card.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def held_out_prompts(count: int) -> list[Caption]:
 
 
 def score(judge: Judge, pictures: Tensor, captions: list[Caption]) -> dict[str, dict[str, float]]:
-    """Per attribute that captions name: how many name it, and which share of those pictures shows it."""
+    """Per attribute that captions name: how many name it, and which share of those pictures shows
+    it.
+    """
     said = torch.tensor([labels(caption.said) for caption in captions])
     classes, places = read(judge, pictures)
     by_pixels = object_colours(pictures, places.cpu(), classes["time"].cpu())
@@ -57,7 +60,7 @@ def score(judge: Judge, pictures: Tensor, captions: list[Caption]) -> dict[str, 
 def evaluate(
     folder: Path, judge_path: Path, device: torch.device, count: int
 ) -> tuple[dict[str, Any], Tensor]:
-    """The evaluation at default settings and, on fewer prompts, at other sizes; and the pictures."""
+    """The evaluation at default settings, on fewer prompts at other sizes; and the pictures."""
     pipeline = load_pipeline(folder, device)
     judge = load_judge(judge_path, device)
     settings = default_settings(folder)

@@ -41,8 +41,8 @@ def _add_text_prefix(path: Path) -> None:
 
 _SCHEDULER_KEYS = (
     "_class_name", "algorithm_type", "beta_end", "beta_schedule", "beta_start", "clip_sample",
-    "lower_order_final", "num_train_timesteps", "prediction_type", "set_alpha_to_one", "solver_order",
-    "solver_type", "steps_offset", "timestep_spacing",
+    "lower_order_final", "num_train_timesteps", "prediction_type", "set_alpha_to_one",
+    "solver_order", "solver_type", "steps_offset", "timestep_spacing",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _tidy(folder: Path) -> None:
 
 
 def export(unet_path: Path, vae_path: Path, folder: Path) -> None:
-    """fp16 safetensors in the layout of Stable Diffusion 1.x, with the tokenizer and rockiln.json."""
+    """fp16 safetensors in the layout of Stable Diffusion 1.x, tokenizer and rockiln.json."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer()
     unet, text = build_unet(), build_text_encoder(len(tokenizer))

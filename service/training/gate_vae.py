@@ -1,7 +1,7 @@
 """The gate before any UNet time: is the VAE good enough? ``python -m training.gate_vae ...``
 
-On held-out drawn pictures: PSNR, the judge's reading of reconstructions, and the colours of houses and
-boats by their pixels, each colour by itself. Exit status 1 when a bound is missed.
+On held-out drawn pictures: PSNR, the judge's reading of reconstructions, and the colours of houses
+and boats by their pixels, each colour by itself. Exit status 1 when a bound is missed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from training import checkpoint, picture_sheet
+from training import card, checkpoint, picture_sheet
 from training.attributes import ATTRIBUTES
 from training.flat_adam import FlatAdam
 from training.judge import load_judge, read, scene_places
@@ -61,7 +61,7 @@ def psnr_db(a: Tensor, b: Tensor) -> float:
 
 
 def colour_report(scenes: SceneBatch, pictures: Tensor, judge_path: Path) -> dict[str, float]:
-    """Shares of right colours on ``pictures``, by judge and by pixels at the drawn object's place."""
+    """Shares of right colours, by the judge and by the pixels at the drawn object's place."""
     judge = load_judge(judge_path, pictures.device)
     classes, _ = read(judge, pictures)
     by_pixels = object_colours(pictures, scene_places(scenes), scenes.kind("time"))
@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vae", type=Path, required=True, help="checkpoint or averaged weights")
     parser.add_argument("--judge", type=Path, required=True)
     parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--card", type=Path, help="model folder whose card gets the figures")
     parser.add_argument("--sheet", type=Path, help="originals over reconstructions, to look at")
     parser.add_argument("--pictures", type=int, default=768)
     parser.add_argument("--workers", type=int, default=8)
@@ -108,6 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     a.report.parent.mkdir(parents=True, exist_ok=True)
     a.report.write_text(json.dumps(report, indent=1) + "\n")
     print("\n".join(f"{name} {value:.4f}" for name, value in report.items()), flush=True)
+    if a.card:
+        card.store(a.card, "vae", report)
     if a.sheet:
         rows = [t for i in range(0, 24, 6) for t in (drawn[i : i + 6], again[i : i + 6])]
         picture_sheet.save_sheet(torch.cat(rows), a.sheet, 6)

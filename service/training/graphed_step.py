@@ -13,8 +13,8 @@ from training.flat_adam import FlatAdam
 class GraphedStep:
     """Runs ``loss()`` (a dict of scalars, the entry "loss" being minimised) and an optimiser step.
 
-    ``inputs`` are the static buffers that ``loss`` reads; ``__call__`` fills them and replays. On the CPU
-    the step runs eagerly: the same arithmetic, no recording.
+    ``inputs`` are the static buffers that ``loss`` reads; ``__call__`` fills them and replays. On
+    the CPU the step runs eagerly: the same arithmetic, no recording.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class GraphedStep:
 
     def _record(self) -> None:
         kept = {name: value.clone() for name, value in self._optimiser.state().items()}
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):

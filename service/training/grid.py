@@ -1,4 +1,5 @@
-"""Sheets of pictures at default settings: ``python -m training.grid`` makes the front page's twelve.
+"""Sheets of pictures at default settings: ``python -m training.grid`` makes the front page's
+twelve.
 
 Prompts are the first of a stream and picture i has seed i: nobody picks the good ones.
 """
@@ -28,7 +29,9 @@ STRANGE_PROMPTS = (
 
 
 def grid_prompts(count: int) -> list[str]:
-    """The first captions of the grid's stream that say at least six things, so that a reader can check."""
+    """The first captions of the grid's stream that say at least six things, so that a reader can
+    check.
+    """
     found: list[str] = []
     index = 0
     while len(found) < count:

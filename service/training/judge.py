@@ -1,7 +1,7 @@
 """A judge: a small network, trained on drawn pictures only, that reads a picture's attributes.
 
-It also says where the house and the boat are, so that pixel tests can look there: a network may read
-traces that no person sees, the mean colour of a wall may not.
+It also says where the house and the boat are, so that pixel tests can look there: a network may
+read traces that no person sees, the mean colour of a wall may not.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)
         y = self.convs[0](functional.silu(self.norms[0](x)))
-        return x + self.convs[1](functional.silu(self.norms[1](y)))
+        z: Tensor = self.convs[1](functional.silu(self.norms[1](y)))
+        return x + z
 
 
 @dataclass(frozen=True)
 class Reading:
-    """``logits`` per attribute [B, classes]; ``places`` [B, 2, 2]: x and y fractions of house and boat."""
+    """``logits`` per attribute [B, classes]; ``places`` [B, 2, 2]: x and y fractions of house and
+    boat.
+    """
 
     logits: dict[str, Tensor]
     places: Tensor
@@ -122,12 +125,12 @@ def load_judge(path: Path, device: torch.device) -> Judge:
 
 @torch.no_grad()
 def read(judge: Judge, pictures: Tensor, batch: int = 64) -> tuple[dict[str, Tensor], Tensor]:
-    """Predicted classes per attribute [B] and places [B,2,2]; larger pictures are shrunk to 256 px."""
+    """Predicted classes per attribute [B] and places [B,2,2]; pictures are read at 256 px."""
     device = next(judge.parameters()).device
     classes: dict[str, list[Tensor]] = {name: [] for name in ATTRIBUTES}
     places = []
-    for part in torch.split(pictures, batch):
-        part = part.to(device).float()
+    for piece in torch.split(pictures, batch):
+        part = piece.to(device).float()
         short = min(part.shape[-2:])
         if short != 256:
             size = [round(side * 256 / short) for side in part.shape[-2:]]

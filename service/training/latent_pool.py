@@ -59,7 +59,7 @@ def caption_rows(
 
 @dataclass(frozen=True)
 class LatentPool:
-    """``latents`` [N,4,h,w] fp16 of unit scale, ``weights`` [N,1,h,w] uint8, ``tokens``, ``said``."""
+    """``latents`` [N,4,h,w] fp16, ``weights`` [N,1,h,w] uint8, ``tokens`` and ``said`` labels."""
 
     latents: Tensor
     weights: Tensor
@@ -70,6 +70,7 @@ class LatentPool:
     @torch.no_grad()
     def build(
         vae: AutoencoderKL,
+        *,
         seed: int,
         first: int,
         count: int,
@@ -77,7 +78,9 @@ class LatentPool:
         variants: int,
         workers: int,
     ) -> LatentPool:
-        """Draw, encode and caption scenes ``first`` .. ``first + count`` at ``size_px`` (high, wide)."""
+        """Draw, encode and caption scenes ``first`` .. ``first + count`` at ``size_px`` (high,
+        wide).
+        """
         device = next(vae.parameters()).device
         high, wide = size_px
         tokens, said = caption_rows(seed, first, count, variants, workers)

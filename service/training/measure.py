@@ -1,4 +1,4 @@
-"""Speed on this CPU, or precision on this device: ``python -m training.measure speed|precision``."""
+"""Speed on this CPU, precision on this device: ``python -m training.measure WHAT``."""
 
 from __future__ import annotations
 

@@ -67,8 +67,9 @@ def build_text_encoder(vocabulary_size: int, tiny: bool = False) -> CLIPTextMode
 def build_scheduler() -> DPMSolverMultistepScheduler:
     """DPM-Solver++ 2M, v-prediction.
 
-    The betas end at 0.025, where almost no signal is left (0.6 % in amplitude), so a picture's overall
-    brightness is sampled too and no special terminal-SNR flag is needed. ``trailing`` starts there.
+    The betas end at 0.025, where almost no signal is left (0.6 % in amplitude), so a picture's
+    overall brightness is sampled too and no special terminal-SNR flag is needed. ``trailing``
+    starts there.
     """
     return DPMSolverMultistepScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,

@@ -1,8 +1,8 @@
 """Give the VAE's latents zero mean and unit scale by changing two 1x1 convolutions.
 
-Stable Diffusion multiplies latents by one constant, 0.18215. Folding each channel's own mean and deviation
-into ``quant_conv`` and ``post_quant_conv`` makes that constant exact for every channel, and every tool that
-knows SD 1.x just works.
+Stable Diffusion multiplies latents by one constant, 0.18215. Folding each channel's own mean and
+deviation into ``quant_conv`` and ``post_quant_conv`` makes that constant exact for every channel,
+and every tool that knows SD 1.x just works.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ BIRDS = ("birds", "a flock of birds", "flying birds", "birds in the sky", "seagu
 
 OPENINGS = (
     "a landscape", "landscape", "a picture of", "a drawing of", "an illustration of", "a view of",
-    "flat illustration", "vector art", "a painting of", "scenery", "a poster of", "beautiful", "a photo of",
-    "minimalist", "a scene with", "there is", "peaceful",
+    "flat illustration", "vector art", "a painting of", "scenery", "a poster of", "beautiful",
+    "a photo of", "minimalist", "a scene with", "there is", "peaceful",
 )  # fmt: skip
 
 CONNECTORS = (

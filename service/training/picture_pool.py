@@ -1,4 +1,4 @@
-"""Drawn pictures kept in memory as bytes: drawn once, then cropped, judged or encoded many times."""
+"""Drawn pictures kept in memory as bytes: drawn once, then cropped or encoded many times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def _scene_rows(job: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray
 def scene_batch(
     seed: int, first: int, count: int, device: torch.device, workers: int
 ) -> SceneBatch:
-    """Scenes ``first`` to ``first + count`` of a stream, sampled by ``workers`` processes (0: here)."""
+    """Scenes ``first`` to ``first + count`` of a stream, sampled by ``workers`` processes (0:
+    here).
+    """
     jobs = [(seed, first + i, min(_CHUNK, count - i)) for i in range(0, count, _CHUNK)]
     if workers > 0 and len(jobs) > 1:
         with ProcessPoolExecutor(workers) as pool:

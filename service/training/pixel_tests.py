@@ -9,8 +9,8 @@ from training import palette
 from training.judge import PLACES
 from training.scenes import Colour, Side, Time
 
-# Boxes (left, right, top, bottom) in object widths from the base point, where the object's own colour
-# prevails, and the width of a mean object.
+# Boxes (left, right, top, bottom) in object widths from the base point, where the object's own
+# colour prevails, and the width of a mean object.
 _BOXES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
     "house": ((-0.38, 0.38, -0.42, -0.04),),
     "boat": ((-0.34, 0.34, 0.03, 0.18), (0.09, 0.24, -0.45, -0.10)),

@@ -27,7 +27,9 @@ def default_settings(folder: Path) -> dict[str, Any]:
 
 
 def initial_latents(seeds: list[int], height: int, width: int) -> Tensor:
-    """Standard normal noise [B,4,H/8,W/8], drawn on the CPU so that a seed means the same everywhere."""
+    """Standard normal noise [B,4,H/8,W/8], drawn on the CPU so that a seed means the same
+    everywhere.
+    """
     shape = (1, 4, height // 8, width // 8)
     return torch.cat(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -1,7 +1,8 @@
 """A CLIP tokenizer whose vocabulary is vista's world: each caption word is one token.
 
 The byte-pair merges are learnt here, in plain Python and in a fixed order, until every word of
-``phrases.vocabulary`` has become one piece. Any other text falls apart into smaller pieces and bytes.
+``phrases.vocabulary`` has become one piece. Any other text falls apart into smaller pieces and
+bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from training import phrases
@@ -54,9 +56,7 @@ def learn_merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
     spelled = [_spell(word) for word in words]
     merges: list[tuple[str, str]] = []
     while True:
-        pairs = Counter(
-            pair for pieces in spelled for pair in zip(pieces, pieces[1:], strict=False)
-        )
+        pairs = Counter(pair for pieces in spelled for pair in pairwise(pieces))
         if not pairs:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
@@ -86,7 +86,7 @@ class Tokenizer:
         if word not in self._known:
             pieces = _spell(word)
             while len(pieces) > 1:
-                pairs = list(zip(pieces, pieces[1:], strict=False))
+                pairs = list(pairwise(pieces))
                 best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
                 if best not in self._ranks:
                     break

@@ -1,4 +1,6 @@
-"""Train the judge on drawn pictures: ``python -m training.train_judge --checkpoint FILE --out FILE``."""
+"""Train the judge on drawn pictures: ``python -m training.train_judge --checkpoint FILE --out
+FILE``.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,18 @@ def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 class JudgeTrainer:
     def __init__(
-        self, seed: int, device: torch.device, pictures: int, batch: int, side_px: int, workers: int
+        self,
+        seed: int,
+        device: torch.device,
+        *,
+        pictures: int,
+        batch: int,
+        side_px: int,
+        workers: int,
     ) -> None:
         torch.manual_seed(seed)
         self.seed, self.device, self.batch = seed, device, batch
-        self.judge = Judge().to(device).to(memory_format=torch.channels_last)
+        self.judge = Judge().to(device)
         self.optimiser = FlatAdam([self.judge], weight_decay=0.02, clip=1.0, average=0.998)
         self.pools: list[PicturePool] = []
         self.steps: list[GraphedStep] = []
@@ -117,7 +126,9 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     options = training_loop.LoopOptions.from_arguments(a)
     device = torch.device(a.device)
-    trainer = JudgeTrainer(a.seed, device, a.pictures, _BATCH, 256, a.workers)
+    trainer = JudgeTrainer(
+        a.seed, device, pictures=a.pictures, batch=_BATCH, side_px=256, workers=a.workers
+    )
     if training_loop.run(options, trainer.optimiser, lambda s: trainer.step(s, options.steps)):
         with trainer.optimiser.averaged():
             checkpoint.save(a.out, dict(trainer.judge.state_dict()), options.steps)

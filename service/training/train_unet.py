@@ -35,10 +35,11 @@ EMPTY_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Phase:
-    """``sizes``: picture size (high, wide) -> share of the pool, and of the batch that a step of it takes.
+    """``sizes``: picture size (high, wide) -> share of the pool, and of the batch that a step of it
+    takes.
 
-    ``order`` is one round of steps, as indices into ``sizes``; ``compiled`` is the one size whose step is
-    compiled: compiling the others costs more time than it saves.
+    ``order`` is one round of steps, as indices into ``sizes``; ``compiled`` is the one size whose
+    step is compiled: compiling the others costs more time than it saves.
     """
 
     steps: int
@@ -86,6 +87,7 @@ class UnetTrainer:
     def __init__(
         self,
         vae: AutoencoderKL,
+        *,
         phase: Phase,
         seed: int,
         pictures: int,
@@ -110,7 +112,17 @@ class UnetTrainer:
         for size, (share, part) in phase.sizes.items():
             size_px = (size[0] // 4, size[1] // 4) if tiny else size
             count = max(4, int(pictures * share))
-            self.pools.append(LatentPool.build(vae, seed, first, count, size_px, 6, workers))
+            self.pools.append(
+                LatentPool.build(
+                    vae,
+                    seed=seed,
+                    first=first,
+                    count=count,
+                    size_px=size_px,
+                    variants=6,
+                    workers=workers,
+                )
+            )
             self.batches.append(max(1, int(batch * part)))
             first += count
             print(f"encoded {count} pictures of {size_px}", flush=True)
@@ -190,7 +202,15 @@ def main(argv: list[str] | None = None) -> None:
     a.steps = a.steps or phase.steps
     options = training_loop.LoopOptions.from_arguments(a)
     vae = prepared_vae(a.vae, torch.device(a.device))
-    trainer = UnetTrainer(vae, phase, a.seed, a.pictures, a.batch, a.tiny, a.workers)
+    trainer = UnetTrainer(
+        vae,
+        phase=phase,
+        seed=a.seed,
+        pictures=a.pictures,
+        batch=a.batch,
+        tiny=a.tiny,
+        workers=a.workers,
+    )
     done = training_loop.run(
         options, trainer.optimiser, lambda step: trainer.step(step, options.steps)
     )

@@ -26,7 +26,14 @@ class VaeTrainer:
     """Pools, networks and the two recorded steps: on 128 px crops and on whole pictures."""
 
     def __init__(
-        self, seed: int, device: torch.device, pictures: int, crops: int, tiny: bool, workers: int
+        self,
+        seed: int,
+        device: torch.device,
+        *,
+        pictures: int,
+        crops: int,
+        tiny: bool,
+        workers: int,
     ) -> None:
         torch.manual_seed(seed)
         self.seed, self.device, self.crops = seed, device, crops
@@ -84,7 +91,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="smallest network, for tests")
     a = parser.parse_args(argv)
     options = training_loop.LoopOptions.from_arguments(a)
-    trainer = VaeTrainer(a.seed, torch.device(a.device), a.pictures, a.crops, a.tiny, a.workers)
+    trainer = VaeTrainer(
+        a.seed,
+        torch.device(a.device),
+        pictures=a.pictures,
+        crops=a.crops,
+        tiny=a.tiny,
+        workers=a.workers,
+    )
     done = training_loop.run(
         options, trainer.optimiser, lambda step: trainer.step(step, options.steps)
     )

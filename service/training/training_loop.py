@@ -20,7 +20,9 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """``steps`` is the whole schedule; a run also ends after ``minutes`` and is resumed from ``path``."""
+    """``steps`` is the whole schedule; a run also ends after ``minutes`` and is resumed from
+    ``path``.
+    """
 
     path: Path
     steps: int

@@ -22,11 +22,12 @@ def encode_moments(vae: AutoencoderKL, pictures: Tensor) -> tuple[Tensor, Tensor
 
 
 def reconstruction_loss(output: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """``output`` and ``wanted`` [B,3,H,W] in -1..1; ``weight`` [B,1,H,W], 1 where a named object is.
+    """``output`` and ``wanted`` [B,3,H,W] in -1..1; ``weight`` [B,1,H,W], 1 where a named object
+    is.
 
     A house is one pixel in fifty and its hue one third of the signal: an even loss lets both go. So
-    objects and colour differences weigh more. The square term is what PSNR measures, the gradient term
-    keeps edges.
+    objects and colour differences weigh more. The square term is what PSNR measures, the gradient
+    term keeps edges.
     """
     error = output - wanted
     red, green, blue = error.unbind(1)
