@@ -1,7 +1,7 @@
-"""Writes the table of supported hosts into README.md, from the release catalogue.
+#!/usr/bin/env python3
+"""Writes the table of supported hosts, from the release catalogue, between the marks of README.md.
 
-python ansible/docs/releases.py            write
-python ansible/docs/releases.py --check    exit 1 when README.md says something else
+``releases.py`` writes; ``releases.py --check`` fails when the table is out of date.
 """
 
 from __future__ import annotations
@@ -13,41 +13,42 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-CATALOGUE = ROOT / "ansible" / "roles" / "rocm_catalogue" / "vars" / "main" / "releases.yml"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- releases: written by ansible/docs/releases.py -->\n", "<!-- /releases -->"
-PROOF = {"run": "run by the tests", "resolved": "locks and packages resolve, not run"}
+RELEASES = ROOT / "ansible/roles/rocm_catalogue/vars/main/releases.yml"
+START, END = "<!-- releases: written by ansible/docs/releases.py -->", "<!-- /releases -->"
+PROOF = {"run": "run in CI", "resolved": "resolved, not run"}
 
 
-def table(releases: dict[str, Any]) -> str:
-    """One line per release and host."""
+def table(releases: dict[str, dict[str, Any]]) -> str:
     lines = [
-        "| release | compute | host (x86_64) | proof | torch |",
-        "| --- | --- | --- | --- | --- |",
+        "| release | backend | host | proof | image | torch |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in releases.items():
-        compute = ", ".join(row["gfx"]) or "CPU"
-        for host in row["host_os"]:
-            system = f"{host['name'].capitalize()} {host['version']}"
-            version = row["torch"]["version"]
-            lines.append(
-                f"| `{name}` | {compute} | {system} | {PROOF[host['proof']]} | {version} |"
-            )
-    return "\n".join(lines) + "\n"
+        image = f"Debian {row['rootfs']['suite']}, Python {row['python']}"
+        lines += [
+            f"| `{name}` | {row['backend']} | {entry['name'].capitalize()} {entry['version']} "
+            f"| {PROOF[entry['proof']]} | {image} | {row['torch']['version']} |"
+            for entry in row["host_os"]
+        ]
+    return "\n".join(lines)
+
+
+def with_table(text: str, releases: dict[str, dict[str, Any]]) -> str:
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{table(releases)}\n{END}{after}"
 
 
 def main() -> int:
-    """Exit status 1: ``--check`` found another table."""
-    releases = yaml.safe_load(CATALOGUE.read_text())["rocm_catalogue_releases"]
-    text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    written = f"{before}{BEGIN}{table(releases)}{END}{after}"
+    readme = ROOT / "README.md"
+    releases = yaml.safe_load(RELEASES.read_text(encoding="utf-8"))["rocm_catalogue_releases"]
+    text = readme.read_text(encoding="utf-8")
+    wanted = with_table(text, releases)
     if "--check" in sys.argv[1:]:
-        return int(written != text)
-    README.write_text(written)
+        return 0 if wanted == text else 1
+    readme.write_text(wanted, encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
