@@ -122,16 +122,16 @@ def _precision(part: dict[str, Any]) -> list[str]:
 def _speed(part: dict[str, Any]) -> list[str]:
     lines = [
         f"Time of one picture at default steps, reference pipeline, fp32, {part['threads']} "
-        f"threads on {part['processor']} shared with other work, median of {part['runs']} "
+        f"threads on two cores of an {part['processor']} processor shared with other work (load "
+        f"average {part['load_average']}), median of {part['runs']} "
         f"(fastest to slowest), {_versions(part['versions'])}:",
         "",
-        "| size | seconds |",
-        "| --- | ---: |",
+        "| size | seconds | processor seconds |",
+        "| --- | ---: | ---: |",
     ]
     for size, row in part["sizes"].items():
-        lines.append(
-            f"| {size} | {row['median']:.2f} ({row['fastest']:.2f} to {row['slowest']:.2f}) |"
-        )
+        span = f"{row['median']:.2f} ({row['fastest']:.2f} to {row['slowest']:.2f})"
+        lines.append(f"| {size} | {span} | {row['processor_seconds']:.2f} |")
     return lines
 
 

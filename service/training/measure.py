@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from pathlib import Path
@@ -31,28 +32,31 @@ def _processor() -> str:
     return "an unnamed CPU"
 
 
-def speed(folder: Path, runs: int, threads: int) -> dict[str, Any]:
+def speed(folder: Path, runs: int, threads: int, sizes_px: list[tuple[int, int]]) -> dict[str, Any]:
     """Seconds per picture, text to pixels, model already loaded."""
     torch.set_num_threads(threads)
     pipeline = load_pipeline(folder, torch.device("cpu"))
     settings = default_settings(folder)
     sizes: dict[str, dict[str, float]] = {}
-    for wide, high in ((256, 256), (384, 256), (512, 512)):
+    for wide, high in sizes_px:
         sized = {**settings, "width": wide, "height": high}
         generate(pipeline, ["a lake at dawn"], [0], sized)
-        taken = []
+        taken, worked = [], []
         for run in range(runs):
-            started = time.perf_counter()
+            started, work = time.perf_counter(), time.process_time()
             generate(pipeline, ["a red house by a lake at dawn"], [run], sized)
             taken.append(time.perf_counter() - started)
+            worked.append(time.process_time() - work)
         sizes[f"{wide}x{high}"] = {
             "median": round(statistics.median(taken), 3),
             "fastest": round(min(taken), 3),
             "slowest": round(max(taken), 3),
+            "processor_seconds": round(statistics.median(worked), 3),
         }
     return {
         "threads": threads,
         "runs": runs,
+        "load_average": round(os.getloadavg()[0], 1),
         "processor": _processor(),
         "versions": _VERSIONS,
         "sizes": sizes,
@@ -92,13 +96,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("speed", "precision"))
     parser.add_argument("--model", type=Path, default=card.MODEL_FOLDER)
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512], help="of squares, px")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a = parser.parse_args(argv)
     if a.what == "speed":
-        measured = speed(a.model, a.runs, a.threads)
+        measured = speed(a.model, a.runs, a.threads, [(side, side) for side in a.sides])
     else:
         measured = precision(a.model, torch.device(a.device), a.pictures)
     card.store(a.model, a.what, measured)
