@@ -1,4 +1,4 @@
-"""One thread for these small tensors: waiting for a second one on a busy machine costs more."""
+"""What training needs of torch, whatever tests of the engine have set before in this process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _torch_for_training() -> Iterator[None]:
     before = torch.get_num_threads()
+    # Waiting for a second thread on a busy machine costs more than these small tensors.
     torch.set_num_threads(1)
-    yield
+    with torch.enable_grad():
+        yield
     torch.set_num_threads(before)

@@ -268,7 +268,7 @@ class JobStore:
     def end_stale_attempts(
         self, fault: Fault, *, max_attempts: int, worker: str | None = None
     ) -> list[Job]:
-        """Ends attempts whose lease ran out, or all those of ``worker``, which is known to be dead."""
+        """Ends attempts whose lease ran out, or all those of ``worker``: it is known to be dead."""
         query = select(JobRow).where(JobRow.state.in_(RUNNING_STATES))
         if worker is None:
             query = query.where(JobRow.lease_expires_at < self._clock())
