@@ -20,7 +20,11 @@ EXCLUDED: dict[str, list[Any]] = {"POST /generate": [positive_data_acceptance]}
 
 def test_any_call_is_answered_as_documented(tmp_path: Path) -> None:
     # The stand-in for a worker reports once; on a slow machine that would be long ago at the end.
-    settled: dict[str, Any] = {"waiting_slots": 0, "queue_max_jobs": 10_000, "worker_stale_seconds": 3600}
+    settled: dict[str, Any] = {
+        "waiting_slots": 0,
+        "queue_max_jobs": 10_000,
+        "worker_stale_seconds": 3600,
+    }
     with open_front(tmp_path, **settled) as front:
         front.hand.report()
         schema = schemathesis.openapi.from_wsgi("/openapi.json", front.app)
