@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,11 @@ def test_shell_reads_the_same_as_yaml(catalogue: dict[str, Any]) -> None:
     assert shell("torch_requirement") == [
         f"torch=={row['torch']['version']} --hash=sha256:{wheel['sha256']}"
     ]
+
+
+def test_table_of_supported_hosts_is_the_catalogues() -> None:
+    """Next command when it is not: ansible/docs/releases.py."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ansible/docs/releases.py"), "--check"], check=False
+    )
+    assert done.returncode == 0
