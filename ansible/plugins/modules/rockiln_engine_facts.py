@@ -37,10 +37,10 @@ ansible_facts:
   type: dict
   contains:
     rockiln_engine:
-      description: RV(ansible_facts.rockiln_engine.answers), and where it does, path, versions,
-      BuildKit, cgroups
-        and C(running_containers), those of O(containers) that run,
-        and C(installed_packages), those of an engine that dpkg has.
+      description: >-
+        RV(ansible_facts.rockiln_engine.answers), and where it does, path, versions, BuildKit and
+        cgroups; C(running_containers), those of O(containers) that run; C(installed_packages),
+        those of an engine that dpkg has.
       type: dict
 """
 
