@@ -27,14 +27,11 @@ def constants(module: Path) -> dict[str, str]:
 def argument_spec(module: Path) -> dict[str, dict[str, Any]]:
     """The literal that the module hands to AnsibleModule, whether named or in place."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            if node.target.id == "ARGUMENTS" and node.value is not None:
-                spec: dict[str, dict[str, Any]] = ast.literal_eval(node.value)
-                return spec
-        elif isinstance(node, ast.keyword) and node.arg == "argument_spec":
-            if isinstance(node.value, ast.Dict):
-                spec = ast.literal_eval(node.value)
-                return spec
+        named = isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ARGUMENTS"
+        in_place = isinstance(node, ast.keyword) and node.arg == "argument_spec"
+        value = getattr(node, "value", None) if named or in_place else None
+        if isinstance(value, ast.Dict):
+            return dict(ast.literal_eval(value))
     raise AssertionError(f"{module} has no literal argument spec")
 
 
