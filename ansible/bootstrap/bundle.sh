@@ -42,13 +42,15 @@ write_bundle() { # DIR
 
 # As for a machine that has nothing: every package that could be missing is in it.
 fetch_packages() { # DIR
-  local state
+  local state packages=("${bundled_packages[@]}")
   temporary_folder state
+  as_root apt-get -qq update
+  # Debian 13 keeps the engine's client in a package of its own.
+  [[ -z "$(apt-cache --quiet=0 search --names-only '^docker-cli$')" ]] || packages+=(docker-cli)
   mkdir -p "$1/partial"
   : >"$state/status"
-  as_root apt-get -qq update
   as_root apt-get -qq --yes --no-install-recommends --download-only -o "Dir::State::status=$state/status" -o "Dir::Cache::archives=$1/" \
-    -o APT::Sandbox::User=root install "${bundled_packages[@]}" >/dev/null
+    -o APT::Sandbox::User=root install "${packages[@]}" >/dev/null
   rm -rf "$1/partial" "$1/lock"
   local deb
   for deb in "$1"/*.deb; do

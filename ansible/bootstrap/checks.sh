@@ -137,7 +137,9 @@ check_space() {
     free="$(free_mib "$place")"
     ((free >= needed)) || fail "$E_DISK" "$place has $free MiB free and $needed MiB are needed" "df -h $place; free some space and run ./bootstrap.sh again"
   done < <(
-    [[ $runtime == process ]] && echo "$data_home $engine_free_mib"
+    if [[ $runtime == process ]]; then
+      if [[ -d $data_home/venv ]]; then echo "$data_home $data_free_mib"; else echo "$data_home $engine_free_mib"; fi
+    fi
     if [[ $runtime == docker ]]; then
       is_our_proxy || echo "/var/lib/docker $engine_free_mib"
       echo "/var/lib/rockiln $data_free_mib"
