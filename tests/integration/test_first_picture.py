@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import subprocess
+from pathlib import Path
 
 from PIL import Image
 
 from support.service import Service
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 PROMPT = "a red boat on a lake at sunset, snowy mountains"
 
 
@@ -19,10 +23,12 @@ def opened(data: bytes) -> Image.Image:
     return picture
 
 
-def test_the_readme_request_answers_a_png(service: Service) -> None:
-    answer = service.post(json={"prompt": PROMPT, "seed": 7})
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    picture = opened(answer.content)
+def test_the_readmes_curl_line_saves_a_picture(service: Service, tmp_path: Path) -> None:
+    line = re.search(r"curl -X POST.*?-o boat\.png", README.read_text(), re.DOTALL)
+    assert line is not None
+    command = line.group().replace("http://127.0.0.1:8000", service.url)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    picture = opened((tmp_path / "boat.png").read_bytes())
     assert picture.size == (64, 64)
     assert f"{PROMPT}\n" in picture.info["parameters"]
     assert "Seed: 7" in picture.info["parameters"]
