@@ -23,10 +23,11 @@ def prepare_environment(backend: Backend, cache_dir: Path) -> None:
         "HF_HOME": str(cache_dir / "huggingface"),
         "XDG_CACHE_HOME": str(cache_dir / "xdg"),
     }
-    # How long an OpenMP thread spins before it sleeps. The default lets one busy neighbour stall
+    # How long an OpenMP thread spins before it sleeps. With the default one busy neighbour stalls
     # every barrier: on 2 cores of an AMD EPYC, torch 2.13.0, one UNet forward of vista took 1961 ms
-    # in the median beside other load, and 93 ms with this; alone 45 and 37 ms.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # in the median beside other load, and 323 ms with this; alone a whole request takes 0.66 to
+    # 0.73 s and 0.70 s. Less spinning gains more beside load and loses more alone.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if backend == "rocm":
         # Compiled kernels outlive the container.
         os.environ |= {
