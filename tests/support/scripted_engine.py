@@ -26,6 +26,7 @@ from pathlib import Path
 
 from rockiln.domain.fault import FaultCode
 from rockiln.domain.model import DeviceFacts
+from rockiln.engine.lifeline import bind_to_parent
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
 
@@ -43,6 +44,7 @@ def next_cue() -> str:
 
 
 def main() -> None:
+    bind_to_parent()
     # The supervisor's line: PYTHON -m rockiln.engine.child DESCRIPTOR
     events = os.fdopen(int(sys.argv[-1]), "wb", buffering=0)
     cue = next_cue()
