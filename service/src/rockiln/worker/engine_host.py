@@ -9,8 +9,9 @@ from collections.abc import Callable
 import structlog
 from pydantic import ValidationError
 
+from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Placement
-from rockiln.registry import load_catalogue
+from rockiln.registry import Catalogue, load_catalogue
 from rockiln.settings import Settings
 from rockiln.worker import protocol
 from rockiln.worker.engine_process import EngineProcess
@@ -52,6 +53,7 @@ class EngineHost:
         self._monotonic = monotonic
         self._process: EngineProcess | None = None
         self._placement: Placement | None = None
+        self._catalogue = Catalogue()
         self._kill_reason = ""
         self._misspoke = False
         self._failed_starts = 0
@@ -68,6 +70,12 @@ class EngineHost:
                 self._start()
         elif self.ready is None and now >= self._start_deadline_monotonic:
             self.kill(f"not ready within {self._settings.child_start_seconds:g} s")
+
+    def model(self, model_id: str) -> ModelProfile | None:
+        """A model by id. The folders are read at a start, and again only for an unknown id."""
+        if model_id not in self._catalogue.models:
+            self._catalogue = load_catalogue(self._settings.model_dirs)
+        return self._catalogue.models.get(model_id)
 
     def takes(self, placement: Placement) -> bool:
         """Whether the child can run that placement: weights do not move in a living child."""
@@ -102,7 +110,7 @@ class EngineHost:
 
     def _start(self) -> None:
         settings = self._settings
-        catalogue = load_catalogue(settings.model_dirs)
+        catalogue = self._catalogue = load_catalogue(settings.model_dirs)
         model = catalogue.default(settings.default_model)
         if model is None:
             reasons = [f"{name}: {reason}" for name, reason in catalogue.broken.items()]

@@ -21,7 +21,6 @@ from rockiln.domain.errors import LeaseLostError
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.job import JobState
 from rockiln.domain.plan import plan
-from rockiln.registry import load_catalogue
 from rockiln.settings import Settings
 from rockiln.store.records import Job, Lease, Picture, Worker, WorkerState
 from rockiln.store.store import Store
@@ -135,7 +134,7 @@ class Supervisor:
         job, ready = attempt.job, self._engine.ready
         if ready is None:
             raise RuntimeError("a job was leased without an engine")
-        model = load_catalogue(self._settings.model_dirs).models.get(job.parameters.model)
+        model = self._engine.model(job.parameters.model)
         if model is None:
             self._end_attempt(
                 Fault(FaultCode.BROKEN_MODEL, f"model {job.parameters.model} is gone")
