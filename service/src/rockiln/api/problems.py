@@ -49,7 +49,7 @@ class ProblemKind:
         return self.slug.replace("-", "_")
 
 
-_TABLE = (
+_CALLS = (
     # The call itself
     ProblemKind("invalid-request", 400, "The request is not valid",
                 "Correct the fields named in errors; GET /openapi.json has every limit."),
@@ -91,6 +91,10 @@ _TABLE = (
                 "Use the published address, or add the name to the setting allowed_hosts."),
     ProblemKind("idempotency-conflict", 422, "The Idempotency-Key belongs to another request",
                 "Use a new key for a new request; repeat the first body to get its job."),
+    ProblemKind("too-large-for-device", 422, "No device here can make a picture this large",
+                "Use largest_size, or a model that needs less memory."),
+    ProblemKind("quarantined-request", 422, "A request like this killed the engine again and again",
+                "Change the size, scheduler or model, or wait until Retry-After is over."),
     ProblemKind("headers-too-large", 431, "The headers are too large",
                 "Send fewer or shorter headers."),
     # The state of the service
@@ -108,30 +112,59 @@ _TABLE = (
     ProblemKind("store-unavailable", 503, "The job store does not answer",
                 "Check the disk and the rights of the data folder; nothing was accepted.",
                 retry_helps=True),
-    # The end of a job, told to a call that waited for it
+)  # fmt: skip
+
+# The end of a job, told to a call that waited for it: a row per fault code, and two states.
+_ENDS = (
     ProblemKind("job-cancelled", 409, "The job was cancelled",
                 "Send the request again if the picture is wanted after all."),
+    ProblemKind("quarantined", 500, "The job killed the engine again and again",
+                "It is not tried again; change the request. The job names its evidence file."),
     ProblemKind("request-bug", 422, "The engine cannot run this request",
                 "Change what the detail names."),
-    ProblemKind("bad-output", 500, "The model produced no usable picture",
-                "Try another seed, scheduler or size."),
+    ProblemKind("gpu-oom", 422, "The GPU's memory is too small for this job",
+                "Use largest_size or fewer pictures; every way of saving memory was tried."),
+    ProblemKind("host-oom", 422, "The host's memory is too small for this job",
+                "Use largest_size or fewer pictures, or give the container more memory."),
     ProblemKind("out-of-memory", 500, "The device's memory is too small for this job",
                 "Ask for a smaller picture or fewer pictures."),
+    ProblemKind("bad-output", 500, "The model produced no usable picture",
+                "Try another seed, scheduler or size; a damaged model does this at every size."),
+    ProblemKind("decode-crash", 500, "The engine died while it decoded the picture",
+                "Try a smaller size; GET /system shows the rungs that were tried."),
+    ProblemKind("exit-corruption", 500, "The engine died in its own clean-up",
+                "The work before it is safe; report it if jobs fail by it."),
+    ProblemKind("miopen-no-algorithm", 500, "MIOpen has no algorithm for this size on this GPU",
+                "Try another size, a multiple of 64; check that the ROCm release knows the GPU."),
+    ProblemKind("miopen-find-stall", 500, "MIOpen searched for kernels longer than it may",
+                "Run rockiln warmup with the model and this size once, then send it again."),
+    ProblemKind("gpu-page-fault", 500, "The GPU read memory that is not there",
+                "Check the kernel log, and that driver and ROCm release match."),
+    ProblemKind("gpu-reset", 500, "The GPU was reset under the job",
+                "Check the kernel log, the power supply and the temperature; send it again."),
+    ProblemKind("hang", 500, "The engine stood still",
+                "Try a smaller size; GET /system shows which clock ran out and the last faults."),
+    ProblemKind("kernel-missing-for-arch", 500, "This ROCm release has no kernel for the GPU",
+                "Use a release that names the GPU's gfx id; rockiln doctor tells which do."),
     ProblemKind("engine-error", 500, "The engine failed",
                 "The detail has the cause; the worker's log has the rest."),
     ProblemKind("engine-died", 500, "The engine died on every attempt",
                 "The worker's log has each death; a smaller picture may pass."),
-    ProblemKind("quarantined", 500, "The job killed the engine again and again",
-                "It will not be tried again; change the request, and see the worker's log."),
-    ProblemKind("attempt-deadline", 504, "The job took longer than an attempt may",
-                "Ask for fewer steps or a smaller picture."),
+    ProblemKind("storage-full", 503, "The disk was full when the picture was to be kept",
+                "Free space on the data disk of the host.", retry_helps=True),
     ProblemKind("lease-expired", 503, "The worker was lost",
                 "Send it again once GET /readyz says ready.", retry_helps=True),
     ProblemKind("boot-failure", 503, "The engine does not start",
                 "GET /readyz says why.", retry_helps=True),
+    ProblemKind("attempt-deadline", 504, "The job took longer than an attempt may",
+                "Ask for fewer steps or a smaller picture."),
+    ProblemKind("job-deadline", 504, "The job took longer than a job may, with all its attempts",
+                "Ask for fewer steps or a smaller picture; the job has its attempts."),
 )  # fmt: skip
 
-KINDS: dict[str, ProblemKind] = {kind.slug: kind for kind in _TABLE}
+KINDS: dict[str, ProblemKind] = {kind.slug: kind for kind in (*_CALLS, *_ENDS)}
+# What a call that waited may be told of its job.
+JOB_END_SLUGS = tuple(kind.slug for kind in _ENDS)
 
 # What the framework raises by itself.
 KIND_BY_STATUS: dict[int, ProblemKind] = {

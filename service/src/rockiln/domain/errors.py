@@ -9,6 +9,8 @@ RockilnError
 ├── JobNotCancellableError     the job has already ended
 ├── QueueFullError             too many jobs wait
 ├── StorageLowError            the disk floor is reached
+├── TooLargeForDeviceError     no rung fits the request into any device of this host
+├── QuarantinedRequestError    requests like this one killed engines; refused for a while
 ├── BrokenModelError           the model's files are not what they should be
 ├── IllegalTransitionError     a bug: the life of a job has no such step
 └── LeaseLostError             another attempt owns the job; what this one did is void
@@ -60,6 +62,14 @@ class JobNotCancellableError(RockilnError):
 
 class QueueFullError(RockilnError):
     """Members: ``retry_after_seconds``."""
+
+
+class TooLargeForDeviceError(RockilnError):
+    """Members: ``largest_size``, ``{width, height}`` in px or None where nothing fits."""
+
+
+class QuarantinedRequestError(RockilnError):
+    """Members: ``retry_after_seconds``, ``job_id`` and ``reason`` of the job that was the last."""
 
 
 class StorageLowError(RockilnError):

@@ -19,7 +19,12 @@ from rockiln.api.documents import (
 )
 from rockiln.api.json_answers import answer
 from rockiln.api.negotiation import Answer, Preferences, choose_answer, read_preferences
-from rockiln.api.problems import ProblemError, kind_of_failure, problem_response
+from rockiln.api.problems import (
+    JOB_END_SLUGS,
+    ProblemError,
+    kind_of_failure,
+    problem_response,
+)
 from rockiln.api.services import services
 from rockiln.domain.errors import UnknownArtefactError
 from rockiln.domain.job import JobState
@@ -83,19 +88,12 @@ _JOB_HEADERS = {
             "unsupported-media-type",
             "idempotency-conflict",
             "queue-full",
+            "too-large-for-device",
+            "quarantined-request",
             "broken-model",
             "storage-low",
             "store-unavailable",
-            "job-cancelled",
-            "request-bug",
-            "bad-output",
-            "out-of-memory",
-            "engine-error",
-            "engine-died",
-            "quarantined",
-            "attempt-deadline",
-            "lease-expired",
-            "boot-failure",
+            *JOB_END_SLUGS,
         ),
     )
 )
