@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from rockiln.api.waiting import WaitingRoom
 from support.front import Front
+from support.service import eventually
 
 
 def test_slots_are_taken_and_given_back(front: Front) -> None:
@@ -69,3 +71,49 @@ def test_a_closed_room_lets_everybody_go(front: Front) -> None:
     front.services.waiting_room.close()
     caller.join(60)
     assert not caller.is_alive()
+
+
+def test_a_client_that_leaves_is_let_go_and_the_others_stay(front: Front) -> None:
+    job_id = front.submit()
+    room = front.services.waiting_room
+    leaves, stays = socket.socketpair(), socket.socketpair()
+    left: dict[str, bool] = {}
+    callers = [
+        threading.Thread(target=lambda n, s: left.update({n: room.wait(job_id, 60, s)}), args=each)
+        for each in (("leaves", leaves[0]), ("stays", stays[0]))
+    ]
+    for caller in callers:
+        caller.start()
+    stays[1].sendall(b"the next request")  # sent early, and no reason to stop waiting
+    leaves[1].close()
+    callers[0].join(60)
+    assert left == {"leaves": True}
+    front.hand.finish(front.hand.lease())
+    callers[1].join(60)
+    assert left == {"leaves": True, "stays": False}
+    for each in (*leaves, *stays):
+        each.close()
+
+
+def test_a_hundred_who_leave_and_a_hundred_who_stay_are_not_confused(front: Front) -> None:
+    """Descriptors are used again at once: nobody may be taken for one who left before."""
+    job_id = front.submit()
+    room = front.services.waiting_room
+    answers: list[tuple[bool, bool]] = []
+
+    def call(leaves: bool) -> None:
+        server, client = socket.socketpair()
+        with server, client:
+            if leaves:
+                client.close()
+            answers.append((leaves, room.wait(job_id, 60, server)))
+
+    callers = [threading.Thread(target=call, args=(bool(n % 2),)) for n in range(200)]
+    for caller in callers:
+        caller.start()
+    eventually(lambda: len(answers) == 100, "all who leave are let go")
+    front.hand.finish(front.hand.lease())
+    for caller in callers:
+        caller.join(60)
+    assert len(answers) == 200
+    assert all(leaves == left for leaves, left in answers)

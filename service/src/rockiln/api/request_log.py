@@ -30,5 +30,6 @@ def init_request_log(app: Flask) -> None:
             status=response.status_code,
             milliseconds=round((time.monotonic() - g.started_monotonic) * 1000, 1),
             job_id=g.get("job_id"),
+            **({"client_left": True} if g.get("client_left") else {}),
         )
         return response

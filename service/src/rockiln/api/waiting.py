@@ -1,7 +1,8 @@
 """Calls that wait for a job: a bounded number, watched together by one thread.
 
 The thread asks the store once for all watched jobs, on a wake-up or every 250 ms; waiting calls
-never poll one by one. It starts with the first waiter, so always after a fork.
+never poll one by one. The same poll holds the clients' sockets: one who leaves frees its place. It
+starts with the first waiter, so always after a fork.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import structlog
 
@@ -18,6 +20,25 @@ from rockiln.store.store import Store
 from rockiln.store.wake import POLL_SECONDS, WakeReceiver
 
 log = structlog.get_logger("rockiln.api")
+
+# The peer has closed its side. nginx, too, takes a half-closed connection for one that was left.
+_LEFT = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Client(Protocol):
+    """The socket of a call."""
+
+    def fileno(self) -> int: ...
+
+
+class _Waiter:
+    """One call. ``left``: its client has gone."""
+
+    def __init__(self, job_id: str, client: Client | None) -> None:
+        self.job_id = job_id
+        self.descriptor = -1 if client is None else client.fileno()
+        self.released = threading.Event()
+        self.left = False
 
 
 class WaitingRoom:
@@ -29,12 +50,18 @@ class WaitingRoom:
 
     def __init__(self, store: Store, *, slots: int) -> None:
         self._store = store
-        self._free_slots = slots
+        self._slots = slots
+        self._taken = 0
         self._changed = threading.Condition()
-        self._watched: dict[str, list[threading.Event]] = {}
+        self._waiters: set[_Waiter] = set()
         self._watcher: threading.Thread | None = None
         self._stopping: Callable[[], bool] = lambda: False
         self._closed = False
+
+    @property
+    def taken(self) -> int:
+        """Places that are taken now."""
+        return self._taken
 
     def release_when(self, stopping: Callable[[], bool]) -> None:
         """Lets everybody go, unfinished, once ``stopping`` says so: the process is to end."""
@@ -44,34 +71,34 @@ class WaitingRoom:
     def slot(self) -> Iterator[bool]:
         """Whether there is room to wait; the place is taken for the block."""
         with self._changed:
-            taken = self._free_slots > 0
-            self._free_slots -= taken
+            taken = self._taken < self._slots
+            self._taken += taken
         try:
             yield taken
         finally:
             with self._changed:
-                self._free_slots += taken
+                self._taken -= taken
 
-    def wait(self, job_id: str, seconds: float) -> None:
-        """Returns when the job has ended, the time is over, or the process is to end."""
-        ended = threading.Event()
+    def wait(self, job_id: str, seconds: float, client: Client | None = None) -> bool:
+        """Returns when the job has ended, the time is over, or the process is to end.
+
+        Also when the client left: then True, and nobody will read the answer.
+        """
+        waiter = _Waiter(job_id, client)
         with self._changed:
             if self._closed:
-                return
-            self._watched.setdefault(job_id, []).append(ended)
+                return False
+            self._waiters.add(waiter)
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
                 self._watcher.start()
             self._changed.notify_all()
         try:
-            ended.wait(seconds)
+            waiter.released.wait(seconds)
         finally:
             with self._changed:
-                waiters = self._watched.get(job_id, [])
-                if ended in waiters:
-                    waiters.remove(ended)
-                if not waiters:
-                    self._watched.pop(job_id, None)
+                self._waiters.discard(waiter)
+        return waiter.left
 
     def close(self) -> None:
         """Ends the thread; whoever waits is let go."""
@@ -85,30 +112,48 @@ class WaitingRoom:
 
     def _watch(self) -> None:
         receiver = self._store.wake_receiver("api")
-        poller = select.poll()
-        poller.register(receiver.socket, select.POLLIN)
         while not self._closed:
             with self._changed:
-                while not self._watched and not self._closed:
+                while not self._waiters and not self._closed:
                     self._changed.wait()
-                job_ids = list(self._watched)
-            self._release(job_ids if self._stopping() else self._ended(job_ids, receiver))
+                waiters = tuple(self._waiters)
+            self._release(waiters if self._stopping() else self._ended(waiters, receiver))
             if not self._closed:
-                poller.poll(POLL_SECONDS * 1000)
-        self._release(list(self._watched))
+                self._dismiss(_poll(waiters, receiver))
+        self._release(tuple(self._waiters))
         receiver.close()
 
-    def _ended(self, job_ids: list[str], receiver: WakeReceiver) -> set[str]:
+    def _ended(self, waiters: Collection[_Waiter], receiver: WakeReceiver) -> list[_Waiter]:
         receiver.drain()  # before the question: a hint that comes after it is kept for the next
         try:
-            return self._store.jobs.ended_among(job_ids)
+            ended = self._store.jobs.ended_among(list({waiter.job_id for waiter in waiters}))
         except Exception:
             log.exception("waiters.check_failed")
             time.sleep(POLL_SECONDS)
-            return set()
+            return []
+        return [waiter for waiter in waiters if waiter.job_id in ended]
 
-    def _release(self, job_ids: set[str] | list[str]) -> None:
+    def _release(self, waiters: Collection[_Waiter]) -> None:
         with self._changed:
-            for job_id in job_ids:
-                for ended in self._watched.pop(job_id, []):
-                    ended.set()
+            self._waiters.difference_update(waiters)
+        for waiter in waiters:
+            waiter.released.set()
+
+    def _dismiss(self, waiters: Collection[_Waiter]) -> None:
+        """Lets go whose client left, unless they went by themselves: the number may be reused."""
+        with self._changed:
+            present = self._waiters.intersection(waiters)
+            for waiter in present:
+                waiter.left = True
+        self._release(present)
+
+
+def _poll(waiters: Collection[_Waiter], receiver: WakeReceiver) -> list[_Waiter]:
+    """Waits for a hint, or until the next look is due; returns whose client left."""
+    poller = select.poll()
+    poller.register(receiver.socket, select.POLLIN)
+    by_descriptor = {waiter.descriptor: waiter for waiter in waiters if waiter.descriptor >= 0}
+    for descriptor in by_descriptor:
+        poller.register(descriptor, _LEFT)
+    events = poller.poll(POLL_SECONDS * 1000)
+    return [by_descriptor[descriptor] for descriptor, _ in events if descriptor in by_descriptor]

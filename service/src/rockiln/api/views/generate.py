@@ -134,7 +134,9 @@ def _wait(job: Job, seconds: float) -> tuple[Job, list[str]]:
     with held.waiting_room.slot() as taken:
         if not taken:
             return job, ["as many calls wait as may; ask for the job instead"]
-        held.waiting_room.wait(job.id, seconds)
+        # gunicorn's name for the connection; other servers have none, and wait to the end.
+        client = request.environ.get("gunicorn.socket")
+        g.client_left = held.waiting_room.wait(job.id, seconds, client)
     return held.store.jobs.get(job.id), []
 
 
