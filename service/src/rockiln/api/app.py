@@ -12,12 +12,13 @@ from rockiln.api.guards import init_guards
 from rockiln.api.model_list import ModelList
 from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
-from rockiln.api.views import docs, generate, health, jobs, models, system, web
+from rockiln.api.views import docs, generate, health, jobs, measurements, models, system, web
 from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
 from rockiln.store.store import Store
 from rockiln.telemetry.logs import configure_logging
+from rockiln.telemetry.metrics import Metrics
 
 _WEB_DIR = Path(rockiln.web.__file__).parent
 
@@ -37,17 +38,19 @@ def create_app(
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
     store = Store(settings) if store is None else store
+    metrics = Metrics()
     app.extensions[EXTENSION] = Services(
         settings=settings,
         store=store,
         models=ModelList(settings.model_dirs, catalogue),
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
+        metrics=metrics,
     )
 
-    init_request_log(app)  # first: it counts the time of all that follows
+    init_request_log(app, metrics)  # first: it counts the time of all that follows
     init_guards(app, settings)
     init_error_handlers(app)
-    for module in (generate, jobs, models, system, health, docs, web):
+    for module in (generate, jobs, models, system, health, measurements, docs, web):
         app.register_blueprint(module.blueprint)
     return app
 

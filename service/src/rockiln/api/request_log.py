@@ -1,4 +1,7 @@
-"""One log line per answered request: what was called and how it ended, never what was said."""
+"""One log line and one count per answered request: what was called and how it ended.
+
+What was said is in neither.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import time
 import structlog
 from flask import Flask, Response, g, request
 
+from rockiln.telemetry.metrics import Metrics
+
 log = structlog.get_logger("rockiln.api")
 # Asked every few seconds by machines.
-_QUIET_ENDPOINTS = frozenset({"health.livez", "health.readyz"})
+_QUIET_ENDPOINTS = frozenset({"health.livez", "health.readyz", "measurements.get_metrics"})
 
 
-def init_request_log(app: Flask) -> None:
+def init_request_log(app: Flask, metrics: Metrics) -> None:
     """Installs the line. Called before all else that works on requests, so it counts all time."""
 
     @app.before_request
@@ -23,12 +28,19 @@ def init_request_log(app: Flask) -> None:
     def tell(response: Response) -> Response:
         write = log.debug if request.endpoint in _QUIET_ENDPOINTS else log.info
         rule = request.url_rule
+        route = rule.rule if rule is not None else None
+        seconds = time.monotonic() - g.started_monotonic
+        # A method that no route takes is the client's own word: no label.
+        method = request.method if rule is not None else None
+        metrics.call_answered(route, method, response.status_code, seconds)
+        if g.get("client_left"):
+            metrics.client_left()
         write(
             "request.answered",
             method=request.method,
-            route=rule.rule if rule is not None else None,
+            route=route,
             status=response.status_code,
-            milliseconds=round((time.monotonic() - g.started_monotonic) * 1000, 1),
+            milliseconds=round(seconds * 1000, 1),
             job_id=g.get("job_id"),
             **({"client_left": True} if g.get("client_left") else {}),
         )

@@ -13,6 +13,7 @@ from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
 from rockiln.store.store import Store
+from rockiln.telemetry.metrics import Metrics
 
 EXTENSION = "rockiln"
 
@@ -25,6 +26,7 @@ class Services:
     store: Store
     models: ModelList
     waiting_room: WaitingRoom
+    metrics: Metrics
     clock: Callable[[], float] = time.time
 
     @property
