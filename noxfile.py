@@ -54,6 +54,12 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def config_keys(session: nox.Session) -> None:
+    """Writes what a model's configs may say, after the libraries' versions have moved."""
+    session.run("python", "-m", "support.config_keys", env={"PYTHONPATH": "service/src:tests"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Figures with hardware and versions; see service/benchmarks/README.md."""
     session.run(

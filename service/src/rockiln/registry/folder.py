@@ -11,18 +11,13 @@ from typing import Any
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
+from rockiln.registry.config_gate import check_config
+from rockiln.registry.file_gate import check_files
 from rockiln.registry.manifest import read_manifest
-from rockiln.registry.weights import WeightsFile, read_weights_file
+from rockiln.registry.weights import WeightsFile, read_weights_file_of
 
 INDEX_NAME = "model_index.json"
 _JSON_MAX_BYTES = 64 * 1024 * 1024
-
-_ACCEPTED_SUFFIXES = {".safetensors", ".json", ".txt", ".md", ".model"}
-# Inert company of a model card.
-_ACCEPTED_SUFFIXES |= {".png", ".jpg", ".jpeg", ".webp"}
-_ACCEPTED_NAMES = {"LICENSE", "LICENCE", "NOTICE", ".gitattributes", ".gitignore"}
-_PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib"}
-_CODE_SUFFIXES = {".py", ".pyc", ".so", ".sh"}
 
 
 @dataclass(frozen=True)
@@ -87,32 +82,6 @@ def read_model_folder(folder: Path, root: Path) -> ModelProfile:
     )
 
 
-def check_files(folder: Path, root: Path) -> None:
-    """Refuses pickles, code, and anything that leads out of ``root``.
-
-    Raises:
-        BrokenModelError: the first such file, and why.
-    """
-    real_root = root.resolve()
-    for path in (folder, *sorted(folder.rglob("*"))):
-        name = path.relative_to(root)
-        if not path.resolve().is_relative_to(real_root):
-            raise BrokenModelError(f"{name} leads out of the models folder; links are not followed")
-        if path.is_dir():
-            continue
-        if not path.is_file():
-            raise BrokenModelError(f"{name} is not a plain file")
-        suffix = path.suffix.lower()
-        if suffix in _PICKLE_SUFFIXES:
-            raise BrokenModelError(
-                f"{name} can run code when it is loaded; only .safetensors weights are taken"
-            )
-        if suffix in _CODE_SUFFIXES:
-            raise BrokenModelError(f"{name} is code; a model folder may not bring any")
-        if suffix not in _ACCEPTED_SUFFIXES and path.name not in _ACCEPTED_NAMES:
-            raise BrokenModelError(f"{name} is not a file that a model is made of")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -147,10 +116,10 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, WeightsFi
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             raise BrokenModelError(f"{component}/{candidates[0].name} is missing")
-        try:
-            files[component] = read_weights_file(path)
-        except BrokenModelError as error:
-            raise BrokenModelError(f"{component}/{error.detail}") from error
+        files[component] = read_weights_file_of(component, path)
+        foreign = ", ".join(files[component].foreign_dtypes)
+        if foreign:
+            raise BrokenModelError(f"{component}/{path.name} has weights of {foreign}")
     return files
 
 
@@ -167,13 +136,15 @@ def _check_components(index: dict[str, Any], folder: Path, layout: FamilyLayout)
                 f"{INDEX_NAME}: {component} is {declared!r}, not {library} {' or '.join(classes)}"
             )
     for component, (_, kind, _) in layout.weighted.items():
-        config = read_json(folder / component / "config.json")
-        named = config.get("_class_name", kind)
-        if named != kind:
-            raise BrokenModelError(f"{component}/config.json names {named!r}, not {kind}")
-        if "auto_map" in config:
-            raise BrokenModelError(f"{component}/config.json asks for code of its own (auto_map)")
-    read_json(folder / "scheduler" / "scheduler_config.json")
+        check_config(
+            read_json(folder / component / "config.json"), f"{component}/config.json", kind
+        )
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    check_config(scheduler, "scheduler/scheduler_config.json", "scheduler")
+    for component, (_, classes) in layout.plain.items():
+        own = folder / component / "tokenizer_config.json"
+        if own.exists():
+            check_config(read_json(own), f"{component}/{own.name}", *classes)
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "tokenizer.json").is_file() and not (tokenizer / "vocab.json").is_file():
         raise BrokenModelError("tokenizer/ has neither tokenizer.json nor vocab.json")

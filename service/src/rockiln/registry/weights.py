@@ -18,15 +18,23 @@ _ITEM_BYTES = {
     "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+_WEIGHT_DTYPES = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Attributes: ``file_bytes`` on disk, ``parameters`` the count of numbers in all tensors."""
+    """What a header says.
+
+    Attributes:
+        file_bytes: on disk.
+        parameters: the count of numbers in all tensors.
+        foreign_dtypes: of weights that are not floating point; tables of positions may be.
+    """
 
     path: Path
     file_bytes: int
     parameters: int
+    foreign_dtypes: tuple[str, ...] = ()
 
 
 def read_weights_file(path: Path) -> WeightsFile:
@@ -55,18 +63,32 @@ def read_weights_file(path: Path) -> WeightsFile:
             f"{path.name} is truncated or padded: {file_bytes} bytes, its header says "
             f"{expected_bytes}"
         )
-    return WeightsFile(path, file_bytes, sum(count for _, _, count in spans))
+    foreign = {
+        entry["dtype"]
+        for tensor, entry in entries.items()
+        if entry["dtype"] not in _WEIGHT_DTYPES and not tensor.endswith("position_ids")
+    }
+    parameters = sum(count for _, _, count in spans)
+    return WeightsFile(path, file_bytes, parameters, tuple(sorted(foreign)))
+
+
+def read_weights_file_of(place: str, path: Path) -> WeightsFile:
+    """``read_weights_file`` whose complaints name the folder too."""
+    try:
+        return read_weights_file(path)
+    except BrokenModelError as error:
+        raise BrokenModelError(f"{place}/{error.detail}") from error
 
 
 def _span(entry: dict[str, Any]) -> tuple[int, int, int]:
     """Start and end of a tensor's bytes, and how many numbers they are."""
     start, end = entry["data_offsets"]
-    count = math.prod(entry["shape"])
-    if (
-        min([start, count, *entry["shape"]]) < 0
-        or end - start != count * _ITEM_BYTES[entry["dtype"]]
-    ):
-        raise ValueError(f"shape {entry['shape']} does not fit offsets {start} to {end}")
+    shape = entry["shape"]
+    if any(type(number) is not int or number < 0 for number in (start, end, *shape)):
+        raise ValueError("a shape or an offset is no count")
+    count = math.prod(shape)
+    if end - start != count * _ITEM_BYTES[entry["dtype"]]:
+        raise ValueError(f"shape {shape} does not fit offsets {start} to {end}")
     return start, end, count
 
 

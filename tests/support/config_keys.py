@@ -1,0 +1,69 @@
+"""Writes ``registry/config_keys.json`` from the pinned libraries: ``nox -s config_keys``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import transformers
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from rockiln.engine import schedulers
+from rockiln.registry.folder import LAYOUTS
+
+TARGET = (
+    Path(__file__).resolve().parents[2]
+    / "service" / "src" / "rockiln" / "registry" / "config_keys.json"
+)  # fmt: skip
+
+# Written beside a model's own keys by the libraries of some year; all inert.
+_DIFFUSERS_META = {"_class_name", "_diffusers_version", "_name_or_path", "_use_default_values"}
+_TRANSFORMERS_META = {"torch_dtype", "use_cache", "dropout", "gradient_checkpointing"}
+_TOKENIZER_META = {
+    "tokenizer_class", "name_or_path", "special_tokens_map_file", "do_lower_case", "use_fast",
+    "add_prefix_space", "errors", "model_max_length", "clean_up_tokenization_spaces",
+    "added_tokens_decoder", "split_special_tokens", "backend", "is_local",
+    "add_bos_token", "add_eos_token", "padding_side", "truncation_side",
+}  # fmt: skip
+# Of scheduler classes that wrote the configs of known models but draw nothing here.
+_SCHEDULER_WRITERS = ("PNDMScheduler", "LMSDiscreteScheduler", "DDPMScheduler")
+
+
+def _arguments(kind: Any) -> set[str]:
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "kwargs"}
+
+
+def _keys_of(library: str, name: str) -> list[str]:
+    if library == "diffusers":
+        return sorted(_arguments(getattr(diffusers, name)) | _DIFFUSERS_META)
+    kind = getattr(transformers, name)
+    if issubclass(kind, PreTrainedTokenizerBase):
+        special = set(PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES)
+        return sorted(special | _TOKENIZER_META)
+    return sorted(set(kind.config_class().to_dict()) | _TRANSFORMERS_META)
+
+
+def config_keys() -> dict[str, list[str]]:
+    """Class → the keys that its config may have. ``scheduler`` stands for all of them."""
+    found: dict[str, list[str]] = {}
+    for layout in LAYOUTS.values():
+        for library, name, _ in layout.weighted.values():
+            found[name] = _keys_of(library, name)
+        for library, names in layout.plain.values():
+            for name in names:
+                found[name] = _keys_of(library, name)
+    kinds = [recipe.kind for recipe in schedulers._RECIPES.values()]
+    kinds += [getattr(diffusers, name) for name in _SCHEDULER_WRITERS]
+    found["scheduler"] = sorted(_DIFFUSERS_META.union(*map(_arguments, kinds)))
+    return dict(sorted(found.items()))
+
+
+def as_text() -> str:
+    return json.dumps(config_keys(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(as_text())
