@@ -21,6 +21,58 @@ class ModelDefaults:
 
 
 @dataclass(frozen=True)
+class DenoiserFacts:
+    """A UNet's shape, per level of resolution from fine to coarse.
+
+    Attributes:
+        transformer_layers: transformer blocks in each attention of a level; 0 where it has none.
+        heads: attention heads of a level.
+    """
+
+    channels: tuple[int, ...]
+    layers: tuple[int, ...]
+    transformer_layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    cross_attention_width: int
+    latent_channels: int
+
+
+@dataclass(frozen=True)
+class DecoderFacts:
+    """A KL autoencoder's shape, per level of resolution from fine to coarse."""
+
+    channels: tuple[int, ...]
+    layers: int
+    latent_channels: int
+    mid_attention: bool = True
+
+    @property
+    def scale(self) -> int:
+        """Pixels per latent along one side."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True)
+class TextEncoderFacts:
+    """A text encoder's shape. ``tokens`` are those of one prompt."""
+
+    width: int
+    layers: int
+    heads: int
+    inner_width: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model's configs say of its shape: the memory planner's input."""
+
+    denoiser: DenoiserFacts
+    decoder: DecoderFacts
+    text_encoders: tuple[TextEncoderFacts, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelProfile:
     """A model folder as the registry reads it.
 
@@ -29,6 +81,7 @@ class ModelProfile:
         component_bytes: size on disk of each weight-bearing component.
         component_parameters: how many numbers each of them holds.
         min_side_px, max_side_px: sides the model was made for.
+        architecture: None where the configs do not tell; memory is then judged by weights alone.
     """
 
     id: str
@@ -41,6 +94,7 @@ class ModelProfile:
     max_side_px: int
     component_bytes: dict[str, int]
     component_parameters: dict[str, int] = field(default_factory=dict)
+    architecture: Architecture | None = None
 
     @property
     def weights_bytes(self) -> int:
@@ -107,11 +161,29 @@ class DeviceFacts:
 
     Attributes:
         kind: "gpu" whatever the vendor, or "cpu".
-        total_bytes: memory of the device; of the host for a CPU.
+        total_bytes: memory of the device; of the host (or its container) for a CPU.
         threads: CPU threads torch uses.
+        backend: what torch was built for.
+        capability: gfx id, "sm_…" or the CPU's instruction set; empty if not known.
+        host_bytes: memory of the host or its container; 0 if not known.
+        reserved_bytes: device memory that is left to others (RESERVED_VRAM).
+        fused_attention_width: largest head for which attention needs no matrix of scores in
+            memory; 0 where there is no such kernel.
+        bfloat16: whether the device computes in bfloat16 itself.
     """
 
     kind: Literal["cpu", "gpu"]
     name: str
     total_bytes: int
     threads: int
+    backend: Literal["cpu", "rocm", "cuda"] = "cpu"
+    capability: str = ""
+    host_bytes: int = 0
+    reserved_bytes: int = 0
+    fused_attention_width: int = 512
+    bfloat16: bool = True
+
+    @property
+    def usable_bytes(self) -> int:
+        """What this process may take of the device."""
+        return max(0, self.total_bytes - self.reserved_bytes)

@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from rockiln.domain import memory
+from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
+from rockiln.domain.memory import Dtype, Estimate, Workload
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.request import GenerationParameters
 
-Dtype = Literal["float32", "float16", "bfloat16"]
-Placement = Literal["resident", "model_offload"]
+Placement = Literal["resident", "model_offload", "group_offload", "sequential_offload"]
 
-ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
-# Small pictures decode whole; above this the decoder's activations, not its weights, set the peak.
-VAE_TILING_FROM_PIXELS = 768 * 768
-VAE_TILE_PX = 512
-# Share of a GPU's memory that weights may take before they are moved out between stages: the rest
-# is for activations, the allocator's slack and the desktop.
-RESIDENT_WEIGHTS_SHARE = 0.6
 # A second picture's rows in one forward fill a GPU that one picture leaves idle. A CPU is busy with
 # one: there, rows run one after the other, and each is bit for bit what it is alone.
 GPU_BATCH_ROWS = 4
+FULL_RUNGS = Rungs()
+FRUGAL_RUNGS = Rungs(DenoiseRung.SPLIT_BATCH, DecodeRung.SMALL_TILES)
+_PLACEMENTS: dict[DenoiseRung, Placement] = {
+    DenoiseRung.FULL: "resident",
+    DenoiseRung.SLICED: "resident",
+    DenoiseRung.MODEL_OFFLOAD: "model_offload",
+    DenoiseRung.GROUP_OFFLOAD: "group_offload",
+    DenoiseRung.SEQUENTIAL_OFFLOAD: "sequential_offload",
+    DenoiseRung.SPLIT_BATCH: "sequential_offload",
+}
+# Documented variables (rocm-libraries projects/miopen/docs/reference/env_variables.rst). FAST takes
+# the first solver that the database or a heuristic names, and searches nothing.
+_MIOPEN_FAST_FIND = {"MIOPEN_FIND_MODE": "FAST"}
+# What is left is GEMM: no Winograd, FFT, direct or implicit-GEMM kernel is tried.
+_MIOPEN_FEWER_SOLVERS = {
+    **_MIOPEN_FAST_FIND,
+    "MIOPEN_DEBUG_CONV_WINOGRAD": "0",
+    "MIOPEN_DEBUG_CONV_FFT": "0",
+    "MIOPEN_DEBUG_CONV_DIRECT": "0",
+    "MIOPEN_DEBUG_CONV_IMPLICIT_GEMM": "0",
+}
+
+
+def rung_environment(rungs: Rungs) -> dict[str, str]:
+    """Variables that a child on these rungs is started with, beside the release's own."""
+    match rungs.decode:
+        case DecodeRung.MIOPEN_FAST_FIND:
+            return dict(_MIOPEN_FAST_FIND)
+        case DecodeRung.MIOPEN_FEWER_SOLVERS:
+            return dict(_MIOPEN_FEWER_SOLVERS)
+        case _:
+            return {}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the engine does with a job. A change of ``placement`` or ``dtype`` needs a new child.
+    """What the engine does with a job.
 
     Attributes:
         placement: "resident" keeps all weights on the device; "model_offload" keeps there only the
-            component that works (text encoder, then denoiser, then VAE).
+            component that works (text encoder, then denoiser, then VAE); "group_offload" and
+            "sequential_offload" only a block or a layer of the denoiser.
         vae_tile_px: side of the tiles a picture is decoded in; None decodes it whole.
         max_batch_rows: pictures that may share a forward.
+        rungs: where on the degrade ladder this is.
+        sliced_attention: no whole matrix of scores in memory.
+        split_samples: one sample per forward, guidance included.
+        decode_dtype, decode_device: what the decoder works in and on.
+        unload_before_decode: the denoiser and text encoder leave the device for it.
+        environment: variables the child has to have been started with.
+        predicted_bytes: of the device, at the peak.
     """
 
     device: Literal["cpu", "gpu"]
@@ -40,27 +75,133 @@ class Plan:
     channels_last: bool
     vae_tile_px: int | None
     max_batch_rows: int = 1
+    rungs: Rungs = FULL_RUNGS
+    sliced_attention: bool = False
+    split_samples: bool = False
+    decode_dtype: Dtype | None = None
+    decode_device: Literal["device", "cpu"] = "device"
+    unload_before_decode: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    predicted_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "rungs": self.rungs.as_dict()}
+
+    def needs_new_child(self, other: Plan) -> bool:
+        """Whether a child that runs this plan cannot take ``other`` as well.
+
+        Tiles, slices and rows change between two forwards; weights, dtypes and variables do not.
+        """
+        return any(
+            getattr(self, name) != getattr(other, name)
+            for name in ("device", "dtype", "placement", "decode_dtype", "decode_device",
+                         "environment")
+        )  # fmt: skip
 
 
-def plan(parameters: GenerationParameters, model: ModelProfile, device: DeviceFacts) -> Plan:
-    """Chooses dtype, placement and policies for one job.
+def plan(
+    parameters: GenerationParameters,
+    model: ModelProfile,
+    device: DeviceFacts,
+    *,
+    remembered: Rungs | None = None,
+    floor: Rungs | None = None,
+) -> Plan:
+    """Chooses dtype, rungs and placement for one job.
 
     The CPU runs in float32: half precision is slower there and not reproducible across hosts.
-    Weights count at the size they have when loaded, not at their size on disk.
+
+    Args:
+        remembered: rungs that worked for this key; they are taken before the predicted ones.
+        floor: rungs that this job has climbed to; nothing above them is taken.
     """
-    on_gpu = device.kind == "gpu"
-    dtype: Dtype = "float16" if on_gpu else "float32"
-    weights_bytes = sum(model.loaded_bytes(ITEM_BYTES[dtype]).values())
-    fits = weights_bytes <= RESIDENT_WEIGHTS_SHARE * device.total_bytes
-    tiled = parameters.width * parameters.height > VAE_TILING_FROM_PIXELS
+    work, rows = _workload(parameters, model, device)
+    available = memory.capabilities(model, device, samples=work.samples)
+    predicted = memory.first_rungs_that_fit(model, work, device)
+    # Nothing fits: admission refuses such a job; one that got here tries the most frugal way.
+    rungs = available.settle((remembered or predicted or FRUGAL_RUNGS).lower_of(floor))
+
+    def peak(*, unload: bool) -> Estimate:
+        return memory.estimate(model, work, rungs, device, unload_before_decode=unload)
+
+    resident = _PLACEMENTS[rungs.denoise] == "resident" and device.kind == "gpu"
+    unload = resident and (
+        rungs.decode is not DecodeRung.FULL
+        or peak(unload=False).by_stage["decode"] > device.usable_bytes
+    )
+    split = rungs.denoise is DenoiseRung.SPLIT_BATCH
     return Plan(
         device=device.kind,
-        dtype=dtype,
-        placement="resident" if fits or not on_gpu else "model_offload",
+        dtype=work.dtype,
+        placement=_PLACEMENTS[rungs.denoise] if device.kind == "gpu" else "resident",
         channels_last=True,
-        vae_tile_px=VAE_TILE_PX if tiled else None,
-        max_batch_rows=GPU_BATCH_ROWS if on_gpu else 1,
+        vae_tile_px=memory.tile_px(rungs, parameters.width, parameters.height),
+        max_batch_rows=1 if split else rows,
+        rungs=rungs,
+        sliced_attention=rungs.denoise is not DenoiseRung.FULL
+        and DenoiseRung.SLICED in available.denoise,
+        split_samples=split,
+        decode_dtype=memory.decode_dtype(work.dtype, rungs, device),
+        decode_device="cpu" if rungs.decode is DecodeRung.CPU else "device",
+        unload_before_decode=unload,
+        environment=rung_environment(rungs),
+        predicted_bytes=peak(unload=unload).device_bytes,
     )
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whether a job can run on a device at all.
+
+    Attributes:
+        rungs: the first that fit; None if none do.
+        predicted: peak at these rungs; of the most frugal ones if none fit.
+        largest: the largest (width, height) of this aspect that fits, where the job does not;
+            None if no size does.
+    """
+
+    fits: bool
+    rungs: Rungs | None
+    predicted: Estimate
+    largest: tuple[int, int] | None = None
+
+
+def admit(parameters: GenerationParameters, model: ModelProfile, device: DeviceFacts) -> Admission:
+    """Judges a job before it is queued: pure, a few milliseconds."""
+    work, _ = _workload(parameters, model, device)
+    rungs = memory.first_rungs_that_fit(model, work, device)
+    available = memory.capabilities(model, device, samples=work.samples)
+    predicted = memory.estimate(
+        model, work, rungs or available.settle(FRUGAL_RUNGS), device, unload_before_decode=True
+    )
+    if rungs is not None:
+        return Admission(fits=True, rungs=rungs, predicted=predicted)
+    largest = memory.largest_size_that_fits(
+        model, (work.width, work.height), device, dtype=work.dtype, guided=work.guided
+    )
+    return Admission(fits=False, rungs=None, predicted=predicted, largest=largest)
+
+
+def dtype_for(device: DeviceFacts) -> Dtype:
+    """What weights and latents are on a device."""
+    return "float16" if device.kind == "gpu" else "float32"
+
+
+def _workload(
+    parameters: GenerationParameters, model: ModelProfile, device: DeviceFacts
+) -> tuple[Workload, int]:
+    """What is asked, and how many pictures may share a forward.
+
+    As many as fit with all weights on the device, at least one.
+    """
+    work = Workload(
+        parameters.width, parameters.height, 1, dtype_for(device), guided=parameters.guided
+    )
+    rows = GPU_BATCH_ROWS if device.kind == "gpu" else 1
+    while rows > 1:
+        wide = replace(work, batch=rows)
+        found = memory.estimate(model, wide, Rungs(), device, unload_before_decode=True)
+        if found.by_stage["denoise"] <= device.usable_bytes:
+            break
+        rows //= 2
+    return replace(work, batch=min(parameters.num_images, rows)), rows

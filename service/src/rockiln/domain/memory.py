@@ -1,0 +1,316 @@
+"""How much memory a job will take, in bytes, before it runs. Pure: configs in, bytes out.
+
+``service/docs/memory.md`` explains the terms and what they were measured against.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from rockiln.domain.activations import (
+    AttentionMemory,
+    decoder_peak,
+    denoiser_peak,
+    text_encoder_peak,
+)
+from rockiln.domain.ladder import (
+    DENOISE_LADDER,
+    MIOPEN_RUNGS,
+    OFFLOAD_RUNGS,
+    Capabilities,
+    DecodeRung,
+    DenoiseRung,
+    Rungs,
+)
+from rockiln.domain.model import (
+    Architecture,
+    DecoderFacts,
+    DenoiserFacts,
+    DeviceFacts,
+    ModelProfile,
+)
+from rockiln.domain.request import SIDE_GRID_PX
+from rockiln.domain.weights import largest_block_share, largest_layer_share
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+TILE_PX: dict[DecodeRung, int] = {
+    DecodeRung.TILED: 512,
+    DecodeRung.SMALL_TILES: 256,
+    DecodeRung.OTHER_DTYPE: 512,
+    DecodeRung.MIOPEN_FAST_FIND: 256,
+    DecodeRung.MIOPEN_FEWER_SOLVERS: 256,
+    DecodeRung.CPU: 512,
+}
+MIB = 1 << 20
+# The driver's own share of a process: context, code objects, library handles and workspaces.
+CONTEXT_BYTES = 600 * MIB
+# What the caching allocator holds beyond what is in use.
+ALLOCATOR_SLACK = 0.05
+# Interpreter and libraries of an engine child.
+PROCESS_BYTES = 1200 * MIB
+# Of the scores of one slice of attention (``engine.attention``).
+SLICE_SCORES_BYTES = 256 * MIB
+# Of a host's memory; the rest is for the system and the other processes of the service.
+HOST_SHARE = 0.9
+DENOISER, DECODER = "unet", "vae"
+_SIZE_STEP_PX = 64
+# A model whose configs do not tell its shape is taken for one of SDXL's, the largest UNet run here.
+UNKNOWN_SHAPE = Architecture(
+    DenoiserFacts((320, 640, 1280), (2, 2, 2), (0, 2, 10), (5, 10, 20), 2048, 4),
+    DecoderFacts((128, 256, 512, 512), 2, 4),
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked of a model.
+
+    Attributes:
+        width, height: of the picture, in pixels.
+        batch: pictures that share a forward.
+        guided: whether each has an unconditional sample beside it.
+    """
+
+    width: int
+    height: int
+    batch: int
+    dtype: Dtype
+    guided: bool = True
+
+    @property
+    def samples(self) -> int:
+        return self.batch * (2 if self.guided else 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted peaks.
+
+    Attributes:
+        device_bytes: of the device, context and allocator included; of the host for a CPU.
+        host_bytes: of the host, for this process.
+        by_stage: device bytes at the peak of each stage.
+    """
+
+    device_bytes: int
+    host_bytes: int
+    by_stage: dict[str, int] = field(default_factory=dict)
+
+
+def decode_dtype(dtype: Dtype, rungs: Rungs, device: DeviceFacts) -> Dtype:
+    """What the decoder computes in. float32 is what never overflows; bfloat16 takes half."""
+    if rungs.decode is DecodeRung.CPU:
+        return "float32"
+    if rungs.decode is not DecodeRung.OTHER_DTYPE or dtype == "float32":
+        return dtype
+    return "bfloat16" if dtype == "float16" and device.bfloat16 else "float32"
+
+
+def tile_px(rungs: Rungs, width: int, height: int) -> int | None:
+    """Side of the tiles a picture is decoded in; None decodes it whole."""
+    tile = TILE_PX.get(rungs.decode)
+    return None if tile is None or max(width, height) <= tile else tile
+
+
+def estimate(
+    model: ModelProfile,
+    work: Workload,
+    rungs: Rungs,
+    device: DeviceFacts,
+    *,
+    unload_before_decode: bool = False,
+) -> Estimate:
+    """Peak memory of a job.
+
+    Args:
+        unload_before_decode: whether the denoiser leaves the device before decoding.
+    """
+    shape = model.architecture or UNKNOWN_SHAPE
+    weights = _Weights.of(model, work.dtype, decode_dtype(work.dtype, rungs, device))
+    activations = _activations(shape, work, rungs, device)
+    if device.kind == "cpu":
+        stages = {
+            stage: weights.total + size + PROCESS_BYTES for stage, size in activations.items()
+        }
+        peak = max(stages.values())
+        return Estimate(peak, peak, stages)
+    on_device = _placed(shape, weights, rungs, unload_before_decode=unload_before_decode)
+    stages = {
+        stage: round((on_device[stage] + activations[stage]) * (1 + ALLOCATOR_SLACK))
+        + CONTEXT_BYTES
+        for stage in activations
+    }
+    offloaded = rungs.denoise in OFFLOAD_RUNGS
+    on_host = PROCESS_BYTES + (weights.total if offloaded else weights.largest)
+    if rungs.decode is DecodeRung.CPU:
+        stages["decode"] = CONTEXT_BYTES
+        on_host += activations["decode"]
+    elif unload_before_decode and not offloaded:
+        on_host += weights.denoiser
+    return Estimate(max(stages.values()), on_host, stages)
+
+
+def fits(found: Estimate, device: DeviceFacts) -> bool:
+    """Whether device and host (where its size is known) hold ``found``."""
+    if device.kind == "cpu":
+        return found.device_bytes <= device.usable_bytes * HOST_SHARE
+    host_ok = device.host_bytes == 0 or found.host_bytes <= device.host_bytes * HOST_SHARE
+    return found.device_bytes <= device.usable_bytes and host_ok
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Bytes of the parts, as loaded."""
+
+    encoders: int
+    denoiser: int
+    decoder: int
+
+    @classmethod
+    def of(cls, model: ModelProfile, dtype: Dtype, decoder_dtype: Dtype) -> Self:
+        loaded = model.loaded_bytes(ITEM_BYTES[dtype])
+        decoder = model.loaded_bytes(ITEM_BYTES[decoder_dtype]).get(DECODER, 0)
+        rest = sum(size for name, size in loaded.items() if name not in {DECODER, DENOISER})
+        return cls(rest, loaded.get(DENOISER, 0), decoder)
+
+    @property
+    def total(self) -> int:
+        return self.encoders + self.denoiser + self.decoder
+
+    @property
+    def largest(self) -> int:
+        return max(self.encoders, self.denoiser, self.decoder)
+
+
+def _placed(
+    shape: Architecture, weights: _Weights, rungs: Rungs, *, unload_before_decode: bool
+) -> dict[str, int]:
+    """Weights on the device in each stage."""
+    match rungs.denoise:
+        case DenoiseRung.FULL | DenoiseRung.SLICED:
+            at_decode = weights.decoder if unload_before_decode else weights.total
+            return {
+                "encode_prompt": weights.total,
+                "denoise": weights.total,
+                "decode": at_decode,
+            }
+        case DenoiseRung.MODEL_OFFLOAD:
+            share = 1.0
+        case DenoiseRung.GROUP_OFFLOAD:
+            share = largest_block_share(shape)
+        case _:
+            share = largest_layer_share(shape)
+    return {
+        "encode_prompt": weights.encoders,
+        "denoise": round(weights.denoiser * share),
+        "decode": weights.decoder,
+    }
+
+
+def _activations(
+    shape: Architecture, work: Workload, rungs: Rungs, device: DeviceFacts
+) -> dict[str, int]:
+    """Peak of what is not weights, per stage."""
+    item_bytes = ITEM_BYTES[work.dtype]
+    attention = AttentionMemory(
+        device.fused_attention_width,
+        None if rungs.denoise is DenoiseRung.FULL else SLICE_SCORES_BYTES,
+    )
+    encoders, denoiser, decoder = shape.text_encoders, shape.denoiser, shape.decoder
+    latents = (work.width // decoder.scale, work.height // decoder.scale)
+    samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
+    tile = tile_px(rungs, work.width, work.height)
+    inner_bytes = ITEM_BYTES[decode_dtype(work.dtype, rungs, device)]
+    decoded = (work.width, work.height) if tile is None else (tile, tile)
+    at_decode = decoder_peak(decoder, decoded, inner_bytes, attention)
+    if tile is not None:
+        # The tiles that are done, their rows, and the picture put together from them.
+        at_decode += 3 * 3 * work.width * work.height * inner_bytes
+    return {
+        "encode_prompt": text_encoder_peak(encoders, item_bytes),
+        "denoise": denoiser_peak(denoiser, latents, samples * item_bytes, attention, samples),
+        "decode": at_decode,
+    }
+
+
+def capabilities(model: ModelProfile, device: DeviceFacts, *, samples: int) -> Capabilities:
+    """The rungs that exist for this model on this device.
+
+    Args:
+        samples: in a full forward; a single one cannot be split.
+    """
+    facts = (model.architecture or UNKNOWN_SHAPE).denoiser
+    denoise = {DenoiseRung.FULL}
+    if any(
+        layers and channels // heads > device.fused_attention_width
+        for layers, channels, heads in zip(
+            facts.transformer_layers, facts.channels, facts.heads, strict=True
+        )
+    ):
+        denoise.add(DenoiseRung.SLICED)
+    decode = {DecodeRung.FULL, DecodeRung.TILED, DecodeRung.SMALL_TILES}
+    if device.kind == "gpu":
+        denoise |= {
+            DenoiseRung.MODEL_OFFLOAD, DenoiseRung.GROUP_OFFLOAD, DenoiseRung.SEQUENTIAL_OFFLOAD,
+        }  # fmt: skip
+        decode |= {DecodeRung.OTHER_DTYPE, DecodeRung.CPU}
+    if device.backend == "rocm" and device.kind == "gpu":
+        decode |= MIOPEN_RUNGS
+    if samples > 1:
+        denoise.add(DenoiseRung.SPLIT_BATCH)
+    return Capabilities(frozenset(denoise), frozenset(decode))
+
+
+def first_rungs_that_fit(model: ModelProfile, work: Workload, device: DeviceFacts) -> Rungs | None:
+    """The fastest rungs whose predicted peak the device and the host hold; None if none do.
+
+    A denoiser that makes room before decoding is tried before a decoder that works in tiles.
+    """
+    available = capabilities(model, device, samples=work.samples)
+    for denoise in DENOISE_LADDER:
+        if denoise not in available.denoise:
+            continue
+        for decode in (DecodeRung.FULL, DecodeRung.TILED, DecodeRung.SMALL_TILES, DecodeRung.CPU):
+            if decode not in available.decode:
+                continue
+            rungs = Rungs(denoise, decode)
+            found = estimate(model, work, rungs, device, unload_before_decode=True)
+            if max(found.by_stage["encode_prompt"], found.by_stage["denoise"]) > _limit(device):
+                break
+            if fits(found, device):
+                return rungs
+    return None
+
+
+def largest_size_that_fits(
+    model: ModelProfile,
+    aspect: tuple[int, int],
+    device: DeviceFacts,
+    *,
+    dtype: Dtype,
+    guided: bool = True,
+) -> tuple[int, int] | None:
+    """The largest (width, height) of about this aspect that some rung holds, one picture alone.
+
+    Sides stay within the model's own and on its grid. None if not even the smallest fits.
+    """
+    width, height = aspect
+    longer, shorter = max(aspect), min(aspect)
+    sizes = []
+    for side in range(model.min_side_px, model.max_side_px + 1, _SIZE_STEP_PX):
+        other = max(model.min_side_px, side * shorter // longer // SIDE_GRID_PX * SIDE_GRID_PX)
+        sizes.append((side, other) if width >= height else (other, side))
+
+    def unfit(size: tuple[int, int]) -> bool:
+        work = Workload(*size, 1, dtype, guided)
+        return first_rungs_that_fit(model, work, device) is None
+
+    place = bisect.bisect_left(sizes, True, key=unfit)
+    return sizes[place - 1] if place else None
+
+
+def _limit(device: DeviceFacts) -> float:
+    return device.usable_bytes * (HOST_SHARE if device.kind == "cpu" else 1)
