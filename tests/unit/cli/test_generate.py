@@ -90,7 +90,7 @@ def test_a_refusal_is_told_with_the_next_step(
 
 def test_a_failed_job_is_told_with_its_reason(served: ServedFront) -> None:
     def fail(leased: tuple[Lease, Job]) -> None:
-        served.hand.fail(leased, Fault(FaultCode.OUT_OF_MEMORY, "4 GiB are too few"))
+        served.hand.fail(leased, Fault(FaultCode.GPU_OOM, "4 GiB are too few"))
 
     with served.hand.working(fail):
         ended = rockiln(served, "generate", "a boat")

@@ -64,9 +64,9 @@ def test_job_without_pictures_ends_at_once(harness: EngineHarness, tiny: ModelPr
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (torch.OutOfMemoryError("HIP out of memory"), FaultCode.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FaultCode.OUT_OF_MEMORY),
-        (MemoryError(), FaultCode.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("HIP out of memory"), FaultCode.GPU_OOM),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FaultCode.HOST_OOM),
+        (MemoryError(), FaultCode.HOST_OOM),
         (OSError(28, "No space left on device"), FaultCode.ENGINE_ERROR),
         (ValueError("anything"), FaultCode.ENGINE_ERROR),
     ],

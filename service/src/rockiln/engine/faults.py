@@ -22,10 +22,10 @@ def fault_of(error: Exception) -> Fault:
         case BadOutputError():
             return Fault(FaultCode.BAD_OUTPUT, error.detail)
     said = f"{type(error).__name__}: {error}"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in said for words in _HOST_MEMORY_WORDS
-    ):
-        return Fault(FaultCode.OUT_OF_MEMORY, said)
+    if isinstance(error, torch.OutOfMemoryError):
+        return Fault(FaultCode.GPU_OOM, said)
+    if isinstance(error, MemoryError) or any(words in said for words in _HOST_MEMORY_WORDS):
+        return Fault(FaultCode.HOST_OOM, said)
     return Fault(FaultCode.ENGINE_ERROR, said)
 
 

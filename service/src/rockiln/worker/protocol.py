@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from rockiln.domain.fault import FaultCode
+from rockiln.domain.fault import FaultCode, Stage
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import Plan
 from rockiln.domain.request import GenerationParameters
@@ -23,7 +23,13 @@ class _Line(BaseModel):
 
 
 class Start(_Line):
-    """First command: take the device, load ``model``, prove it with a small picture, say Ready."""
+    """First command: take the device, load ``model``, prove it with a small picture, say Ready.
+
+    Attributes:
+        plan: how the weights are to lie from the beginning; None: as the model's proof needs it.
+        reserved_vram_bytes: of the device, left to others.
+        probe: nothing but the proof is wanted; no job will come.
+    """
 
     op: Literal["start"] = "start"
     backend: Literal["cpu", "rocm"]
@@ -32,6 +38,9 @@ class Start(_Line):
     artefacts_dir: str
     cache_dir: str
     model: ModelProfile
+    plan: Plan | None = None
+    reserved_vram_bytes: int = 0
+    probe: bool = False
 
 
 class PictureTask(_Line):
@@ -42,7 +51,7 @@ class PictureTask(_Line):
 
 
 class Run(_Line):
-    """Make the named pictures of a job."""
+    """Make the named pictures of a job. A warm-up makes them to fill the kernel caches."""
 
     op: Literal["run"] = "run"
     job_id: str
@@ -51,6 +60,7 @@ class Run(_Line):
     plan: Plan
     model: ModelProfile
     pictures: list[PictureTask]
+    purpose: Literal["picture", "warm_up"] = "picture"
 
 
 class Cancel(_Line):
@@ -67,6 +77,13 @@ class Ready(_Line):
     device: DeviceFacts
     versions: dict[str, str]
     proof_seconds: float
+
+
+class DenoiseStarted(_Line):
+    """The prompts are encoded and the model is where the plan wants it."""
+
+    event: Literal["denoise_started"] = "denoise_started"
+    job_id: str
 
 
 class StepDone(_Line):
@@ -96,6 +113,14 @@ class DecodeStarted(_Line):
     index: int
 
 
+class EncodeStarted(_Line):
+    """The decoder is through with a picture; its file is being made."""
+
+    event: Literal["encode_started"] = "encode_started"
+    job_id: str
+    index: int
+
+
 class PictureEncoded(_Line):
     """The picture file is on disk under its digest.
 
@@ -103,6 +128,7 @@ class PictureEncoded(_Line):
         details: what the picture's own JSON chunk says (parameters, plan, policies, versions).
         warnings: sentences for the person, such as a prompt longer than the model reads.
         seconds: time per stage.
+        memory: peak bytes on the device per stage, where the device counts them.
     """
 
     event: Literal["picture_encoded"] = "picture_encoded"
@@ -113,6 +139,7 @@ class PictureEncoded(_Line):
     details: dict[str, object]
     warnings: list[str]
     seconds: dict[str, float]
+    memory: dict[str, int] = Field(default_factory=dict)
 
 
 class JobEnded(_Line):
@@ -130,6 +157,7 @@ class JobFailed(_Line):
     job_id: str
     code: FaultCode
     detail: str
+    stage: Stage | None = None
 
 
 class StartFailed(_Line):
@@ -140,7 +168,16 @@ class StartFailed(_Line):
     detail: str
 
 
-Progress = StepDone | LatentsStored | DecodeStarted | PictureEncoded | JobEnded | JobFailed
+Progress = (
+    DenoiseStarted
+    | StepDone
+    | LatentsStored
+    | DecodeStarted
+    | EncodeStarted
+    | PictureEncoded
+    | JobEnded
+    | JobFailed
+)
 Command = Annotated[Start | Run | Cancel, Field(discriminator="op")]
 Event = Annotated[Ready | StartFailed | Progress, Field(discriminator="event")]
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
