@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Requests at a steady pace while something is done to the host, counted by class of answer.
+
+    load.py --until FILE --result FILE    starts; ends when the first file is there
+
+Every fourth request submits a small job with a key of its own; the others read. After the end every
+accepted job is followed to its own end: one that does not end as ``done`` is lost. Prints one line.
+Standard library only: it runs on the host that is worked on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+READS = ("/system", "/models", "/livez")
+JOB = {"prompt": "a red boat", "num_inference_steps": 1, "width": 128, "height": 128}
+REQUEST_SECONDS = 60.0
+
+
+@dataclass
+class Tally:
+    """What came back. Refused: no connection, or one that ended without an answer."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    jobs: list[str] = field(default_factory=list)
+    refused_at: list[float] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    slowest_seconds: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, name: str, path: str, seconds: float, job: str = "") -> None:
+        with self.lock:
+            self.classes[name] += 1
+            self.slowest_seconds = max(self.slowest_seconds, seconds)
+            if job:
+                self.jobs.append(job)
+            if name == "refused":
+                self.refused_at.append(time.monotonic())
+            if name in {"4xx", "5xx", "refused"}:
+                self.bad.append(f"{time.strftime('%H:%M:%S')} {name} {path}")
+
+
+def ask(url: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
+    headers = {"Accept": "application/json"}
+    if body is not None:
+        headers |= {
+            "Content-Type": "application/json",
+            "Prefer": "respond-async",
+            "Idempotency-Key": str(uuid.uuid4()),
+        }
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 (http, ours)
+    try:
+        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def one(url: str, number: int, tally: Tally) -> None:
+    submits = number % 4 == 0
+    path = "/generate" if submits else READS[number % len(READS)]
+    started = time.monotonic()
+    try:
+        status, body = ask(f"{url}{path}", JOB | {"seed": number} if submits else None)
+    except OSError:
+        tally.note("refused", path, time.monotonic() - started)
+        return
+    job = json.loads(body)["href"] if submits and status == 202 else ""  # noqa: PLR2004
+    tally.note(f"{status // 100}xx", path, time.monotonic() - started, job)
+
+
+def run(url: str, *, rate: float, until: Path, tally: Tally) -> None:
+    """Start requests on time whatever the ones before do."""
+    threads, number, started = [], 0, time.monotonic()
+    while not until.exists():
+        thread = threading.Thread(target=one, args=(url, number, tally))
+        thread.start()
+        threads.append(thread)
+        number += 1
+        time.sleep(max(0.0, started + number / rate - time.monotonic()))
+    for thread in threads:
+        thread.join()
+
+
+def not_done(url: str, jobs: list[str], *, seconds: float) -> list[str]:
+    """Jobs that were accepted and do not end as ``done``."""
+    deadline, waiting, lost = time.monotonic() + seconds, list(jobs), []
+    while waiting:
+        still = []
+        for job in waiting:
+            status, body = ask(f"{url}{job}")
+            state = json.loads(body)["state"] if status == 200 else str(status)  # noqa: PLR2004
+            if state in {"failed", "cancelled", "404"}:
+                lost.append(f"{job} {state}")
+            elif state != "done":
+                still.append(job)
+        if still and time.monotonic() > deadline:
+            return lost + [f"{job} not ended" for job in still]
+        waiting = still
+        time.sleep(0.5 if waiting else 0)
+    return lost
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--rate", type=float, default=2.0, help="requests a second")
+    parser.add_argument("--until", type=Path, required=True, help="ends when this file is there")
+    parser.add_argument("--result", type=Path, required=True, help="the counts, as JSON")
+    arguments = parser.parse_args()
+    tally, started = Tally(), time.monotonic()
+    run(arguments.url, rate=arguments.rate, until=arguments.until, tally=tally)
+    seconds = time.monotonic() - started
+    lost = not_done(arguments.url, tally.jobs, seconds=240)
+    gap = max(tally.refused_at, default=0.0) - min(tally.refused_at, default=0.0)
+    counts = {
+        "requests": sum(tally.classes.values()),
+        **{name: tally.classes[name] for name in ("2xx", "4xx", "5xx", "refused")},
+        "refused_seconds": round(gap, 2),
+        "jobs": len(tally.jobs),
+        "lost": len(lost),
+        "seconds": round(seconds, 1),
+        "slowest_seconds": round(tally.slowest_seconds, 2),
+    }
+    arguments.result.write_text(
+        json.dumps({**counts, "bad": tally.bad, "lost_jobs": lost}, indent=1) + "\n",
+        encoding="utf-8",
+    )
+    print(" ".join(f"{name}={value}" for name, value in counts.items()))  # noqa: T201
+    return int(bool(lost) or counts["5xx"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
