@@ -28,7 +28,6 @@ class Start(_Line):
     Attributes:
         plan: how the weights are to lie from the beginning; None: as the model's proof needs it.
         reserved_vram_bytes: of the device, left to others.
-        probe: nothing but the proof is wanted; no job will come.
     """
 
     op: Literal["start"] = "start"
@@ -40,7 +39,6 @@ class Start(_Line):
     model: ModelProfile
     plan: Plan | None = None
     reserved_vram_bytes: int = 0
-    probe: bool = False
 
 
 class PictureTask(_Line):
