@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
+from rockiln.domain.fault import Fault, FaultCode, Stage
 from rockiln.domain.ladder import (
     ALL_RUNGS,
     DECODE_LADDER,
@@ -27,11 +25,11 @@ CPU_RUNGS = Capabilities(
 )
 
 
-def fault(code: str, stage: str | None) -> Any:
-    return SimpleNamespace(code=code, stage=stage)
+def fault(code: str, stage: Stage | None) -> Fault:
+    return Fault(FaultCode(code), "", stage)
 
 
-def walk(code: str, stage: str | None, available: Capabilities = ALL_RUNGS) -> list[str]:
+def walk(code: str, stage: Stage | None, available: Capabilities = ALL_RUNGS) -> list[str]:
     """The rungs that one fault climbs, again and again, until none is left."""
     rungs, seen = Rungs(), []
     while (after := climb(rungs, fault(code, stage), available=available)) is not None:
@@ -66,7 +64,9 @@ def walk(code: str, stage: str | None, available: Capabilities = ALL_RUNGS) -> l
         ("host_oom", "denoise", []),
     ],
 )
-def test_each_fault_climbs_its_own_ladder(code: str, stage: str, climbed: list[str]) -> None:
+def test_each_fault_climbs_its_own_ladder(
+    code: str, stage: Stage | None, climbed: list[str]
+) -> None:
     assert walk(code, stage) == climbed
 
 

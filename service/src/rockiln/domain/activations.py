@@ -67,8 +67,9 @@ def denoiser_peak(
         skips.append(kept_bytes)
         meter.live += kept_bytes
 
-    def transformer(level: int, tokens: int) -> None:
-        if facts.transformer_layers[level]:
+    def transformer(level: int, layers: int) -> None:
+        if layers:
+            tokens = sizes[level]
             channels, heads = facts.channels[level], facts.heads[level]
             scores = attention.scores(tokens, channels // heads, samples * heads)
             _transformer(meter, unit * tokens * channels, scores)
@@ -82,7 +83,7 @@ def denoiser_peak(
         tokens = sizes[level]
         for _ in range(facts.layers[level]):
             _resnet(meter, unit * tokens, present, channels)
-            transformer(level, tokens)
+            transformer(level, facts.transformer_layers[level])
             keep(unit * tokens * channels)
             present = channels
         if level < last:
@@ -91,7 +92,7 @@ def denoiser_peak(
     held = unit * tokens * present
     meter.live += held
     _resnet(meter, unit * tokens, present, present)
-    transformer(last, tokens)
+    transformer(last, facts.mid_transformer_layers)
     _resnet(meter, unit * tokens, present, present)
     for level in reversed(range(len(facts.channels))):
         tokens, channels = sizes[level], facts.channels[level]
@@ -106,7 +107,7 @@ def denoiser_peak(
             meter.live -= unit * tokens * joined
             meter.live += unit * tokens * channels - held
             held = unit * tokens * channels
-            transformer(level, tokens)
+            transformer(level, facts.transformer_layers[level])
             present = channels
         meter.live -= block_skips
         if level:

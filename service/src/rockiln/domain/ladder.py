@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self, TypeVar
 
-from rockiln.domain.fault import Fault
+from rockiln.domain.fault import Fault, FaultCode
 
 # One job in so many tries one rung up, so that a host recovers after an upgrade.
 PROBE_EVERY_JOBS = 50
@@ -62,14 +62,15 @@ DECODE_LADDER: tuple[DecodeRung, ...] = tuple(DecodeRung)
 OFFLOAD_RUNGS = frozenset(DENOISE_LADDER[DENOISE_LADDER.index(DenoiseRung.MODEL_OFFLOAD) :])
 MIOPEN_RUNGS = frozenset({DecodeRung.MIOPEN_FAST_FIND, DecodeRung.MIOPEN_FEWER_SOLVERS})
 
+_C = FaultCode
 # Deaths and hangs whose cause is not known to be memory: any change of way may help.
-CRASHES = frozenset({"decode_crash", "hang", "gpu_page_fault", "gpu_reset", "engine_died"})
-_MIOPEN_FAULTS = frozenset({"miopen_no_algorithm", "miopen_find_stall"})
+CRASHES = frozenset({_C.DECODE_CRASH, _C.HANG, _C.GPU_PAGE_FAULT, _C.GPU_RESET, _C.ENGINE_DIED})
+_MIOPEN_FAULTS = frozenset({_C.MIOPEN_NO_ALGORITHM, _C.MIOPEN_FIND_STALL})
 _DECODE_FOR_MIOPEN = MIOPEN_RUNGS | {DecodeRung.CPU}
-_DECODE_HELP: dict[str, frozenset[DecodeRung]] = {
+_DECODE_HELP: dict[FaultCode, frozenset[DecodeRung]] = {
     # Another dtype needs as much memory or more.
-    "gpu_oom": frozenset(DECODE_LADDER) - {DecodeRung.OTHER_DTYPE},
-    "bad_output": frozenset({DecodeRung.OTHER_DTYPE, DecodeRung.CPU}),
+    _C.GPU_OOM: frozenset(DECODE_LADDER) - {DecodeRung.OTHER_DTYPE},
+    _C.BAD_OUTPUT: frozenset({DecodeRung.OTHER_DTYPE, DecodeRung.CPU}),
     **dict.fromkeys(CRASHES, frozenset(DECODE_LADDER)),
 }
 
@@ -123,7 +124,7 @@ def climb(rungs: Rungs, fault: Fault, *, available: Capabilities = ALL_RUNGS) ->
     The fault's class chooses the ladder together with the stage it struck in, and which rungs of
     it could help. A fault that no rung helps against (a request's bug) gives None as well.
     """
-    if fault.code == "host_oom":
+    if fault.code == _C.HOST_OOM:
         return _lighten_host(rungs, available)
     in_decode = fault.stage in {"decode", "encode"}
     if fault.code in _MIOPEN_FAULTS:
@@ -131,10 +132,10 @@ def climb(rungs: Rungs, fault: Fault, *, available: Capabilities = ALL_RUNGS) ->
         return _decode(rungs, available, _DECODE_FOR_MIOPEN if in_decode else MIOPEN_RUNGS)
     if in_decode:
         return _decode(rungs, available, _DECODE_HELP.get(fault.code, frozenset()))
-    if fault.code == "gpu_oom" and fault.stage in {"start", "encode_prompt"}:
+    if fault.code == _C.GPU_OOM and fault.stage in {"start", "encode_prompt"}:
         return _denoise(rungs, available, OFFLOAD_RUNGS)
     # Noise that is no number (bad_output) stays so on every rung.
-    helps = fault.code == "gpu_oom" or fault.code in CRASHES
+    helps = fault.code == _C.GPU_OOM or fault.code in CRASHES
     return _denoise(rungs, available, frozenset(DENOISE_LADDER) if helps else frozenset())
 
 

@@ -59,7 +59,7 @@ DENOISER, DECODER = "unet", "vae"
 _SIZE_STEP_PX = 64
 # A model whose configs do not tell its shape is taken for one of SDXL's, the largest UNet run here.
 UNKNOWN_SHAPE = Architecture(
-    DenoiserFacts((320, 640, 1280), (2, 2, 2), (0, 2, 10), (5, 10, 20), 2048, 4),
+    DenoiserFacts((320, 640, 1280), (2, 2, 2), (0, 2, 10), 10, (5, 10, 20), 2048, 4),
     DecoderFacts((128, 256, 512, 512), 2, 4),
 )
 

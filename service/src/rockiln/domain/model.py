@@ -32,6 +32,7 @@ class DenoiserFacts:
     channels: tuple[int, ...]
     layers: tuple[int, ...]
     transformer_layers: tuple[int, ...]
+    mid_transformer_layers: int
     heads: tuple[int, ...]
     cross_attention_width: int
     latent_channels: int

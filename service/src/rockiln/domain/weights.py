@@ -35,8 +35,8 @@ def _blocks(facts: DenoiserFacts) -> dict[str, int]:
         shortcut = before * after if before != after else 0
         return 9 * before * after + 9 * after * after + embedding * after + shortcut
 
-    def attention(level: int) -> int:
-        width, layers = facts.channels[level], facts.transformer_layers[level]
+    def attention(level: int, layers: int) -> int:
+        width = facts.channels[level]
         if not layers:
             return 0
         one = 4 * width**2 + 2 * width**2 + 2 * width * facts.cross_attention_width
@@ -45,18 +45,20 @@ def _blocks(facts: DenoiserFacts) -> dict[str, int]:
     for level, channels in enumerate(facts.channels):
         size = 0
         for _ in range(facts.layers[level]):
-            size += resnet(present, channels) + attention(level)
+            size += resnet(present, channels) + attention(level, facts.transformer_layers[level])
             present = channels
             skips.append(channels)
         if level < last:
             size += 9 * channels * channels
             skips.append(channels)
         sizes[f"down{level}"] = size
-    sizes["mid"] = 2 * resnet(present, present) + attention(last)
+    sizes["mid"] = 2 * resnet(present, present) + attention(last, facts.mid_transformer_layers)
     for level in reversed(range(len(facts.channels))):
         size, channels = 0, facts.channels[level]
         for _ in range(facts.layers[level] + 1):
-            size += resnet(present + skips.pop(), channels) + attention(level)
+            size += resnet(present + skips.pop(), channels) + attention(
+                level, facts.transformer_layers[level]
+            )
             present = channels
         if level:
             size += 9 * channels * channels
