@@ -38,22 +38,10 @@ MANIFEST: dict[str, Any] = {
 def make_tiny_sd1(folder: Path, *, seed: int = 0) -> Path:
     """Writes the model to ``folder`` (made if missing) and returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=32,
-                intermediate_size=37,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=WINDOW_TOKENS,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text_encoder = CLIPTextModel(make_text_config(tokenizer))
         unet = UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(16, 32),
@@ -64,28 +52,12 @@ def make_tiny_sd1(folder: Path, *, seed: int = 0) -> Path:
             cross_attention_dim=32,
             attention_head_dim=4,
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            norm_num_groups=4,
-            latent_channels=4,
-            sample_size=64,
-        )
-    tokenizer.save_pretrained(folder / "tokenizer")
-    text_encoder.save_pretrained(folder / "text_encoder", safe_serialization=True)
-    unet.save_pretrained(folder / "unet", safe_serialization=True)
-    vae.save_pretrained(folder / "vae", safe_serialization=True)
-    DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    ).save_pretrained(folder / "scheduler")
-    _write_json(
+        vae = make_vae()
+    save_parts(
+        folder, tokenizer=tokenizer, text_encoder=text_encoder, unet=unet, vae=vae,
+        scheduler=make_scheduler(),
+    )  # fmt: skip
+    write_json(
         folder / "model_index.json",
         {
             "_class_name": "StableDiffusionPipeline",
@@ -99,13 +71,60 @@ def make_tiny_sd1(folder: Path, *, seed: int = 0) -> Path:
             "vae": ["diffusers", "AutoencoderKL"],
         },
     )
-    _write_json(folder / "rockiln.json", MANIFEST)
-    for path in folder.rglob("*.safetensors"):
-        path.chmod(0o644)  # the libraries write weights for the owner's eyes only
     return folder
 
 
-def _tokenizer() -> CLIPTokenizer:
+def save_parts(folder: Path, **parts: Any) -> None:
+    """Each part into its folder, and the manifest."""
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    write_json(folder / "rockiln.json", MANIFEST)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # the libraries write weights for the owner's eyes only
+
+
+def make_text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """Of a text encoder that is 32 numbers wide."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=WINDOW_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        projection_dim=32,
+    )
+
+
+def make_vae() -> AutoencoderKL:
+    """4 channels, an eighth of each side."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """With the noise schedule of Stable Diffusion."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def make_tokenizer() -> CLIPTokenizer:
     """Letters, digits and a few words; anything else becomes the end token."""
     characters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     pieces = [*characters, *(f"{character}</w>" for character in characters)]
@@ -126,7 +145,7 @@ def _tokenizer() -> CLIPTokenizer:
     )
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

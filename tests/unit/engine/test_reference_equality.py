@@ -9,72 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    UniPCMultistepScheduler,
-)
+from diffusers import StableDiffusionPipeline
 
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import SCHEDULER_NAMES, GenerationParameters
 from support.engine_harness import EngineHarness, largest_difference
 from support.parameters import parameters
-
-# Written out here and not taken from the engine: this is what the names promise.
-REFERENCE_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dpmpp_2m": (DPMSolverMultistepScheduler, {}),
-    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
-    "ddim": (DDIMScheduler, {}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
-    "unipc": (UniPCMultistepScheduler, {}),
-}
-
-
-class Reference:
-    """The pipeline, called with a job's parameters."""
-
-    def __init__(self, folder: Path) -> None:
-        self.pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-        )
-        self.pipeline.set_progress_bar_config(disable=True)
-        self._scheduler_config = self.pipeline.scheduler.config
-
-    def lay_out(self, memory_format: torch.memory_format) -> None:
-        for module in (self.pipeline.unet, self.pipeline.vae, self.pipeline.text_encoder):
-            module.to(memory_format=memory_format)
-
-    def draw(self, parameters: GenerationParameters) -> list[npt.NDArray[np.uint8]]:
-        kind, options = REFERENCE_SCHEDULERS[parameters.scheduler]
-        self.pipeline.scheduler = kind.from_config(self._scheduler_config, **options)
-        generators = [
-            torch.Generator("cpu").manual_seed(parameters.picture_seed(index))
-            for index in range(parameters.num_images)
-        ]
-        images = self.pipeline(
-            prompt=parameters.prompt,
-            negative_prompt=parameters.negative_prompt,
-            width=parameters.width,
-            height=parameters.height,
-            num_inference_steps=parameters.num_inference_steps,
-            guidance_scale=parameters.guidance_scale,
-            num_images_per_prompt=parameters.num_images,
-            generator=generators,
-        ).images
-        return [np.asarray(image) for image in images]
+from support.reference import REFERENCE_SCHEDULERS, Reference
 
 
 @pytest.fixture(scope="module")
 def reference(tiny_folder: Path) -> Reference:
-    return Reference(tiny_folder)
+    return Reference(StableDiffusionPipeline, tiny_folder)
 
 
 @pytest.fixture(params=["channels_last", "contiguous"])

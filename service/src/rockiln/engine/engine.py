@@ -18,6 +18,7 @@ import torch
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
 from rockiln.domain.request import SCHEDULER_NAMES
+from rockiln.engine.families.interface import Conditioning, PromptText
 from rockiln.engine.faults import fault_of, leaves_device_unfit
 from rockiln.engine.jobs import Job, Picture, Prompts, dropped_text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
@@ -132,10 +133,16 @@ class Engine:
     def _encode_prompts(self, job: Job) -> Prompts:
         model, parameters = job.shelved.model, job.run.parameters
         model.placement.enter("encode_prompt")
-        encode = partial(model.family.encode_prompt, model.components)
+
+        def encode(text: str, *, negative: bool) -> Conditioning:
+            prompt = PromptText(text, negative, parameters.width, parameters.height)
+            return model.family.encode_prompt(model.components, prompt)
+
         return Prompts(
-            positive=encode(parameters.prompt),
-            negative=encode(parameters.negative_prompt) if parameters.guided else None,
+            positive=encode(parameters.prompt, negative=False),
+            negative=(
+                encode(parameters.negative_prompt, negative=True) if parameters.guided else None
+            ),
         )
 
     def _prepare_row(self, picture: Picture, prompts: Prompts) -> Row:

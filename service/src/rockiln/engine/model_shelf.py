@@ -18,7 +18,7 @@ from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
 from rockiln.engine.revision import revision, signature
 from rockiln.platforms.interface import Device
-from rockiln.registry.folder import check_files
+from rockiln.registry.file_gate import check_files
 
 KEPT_MODELS = 2
 

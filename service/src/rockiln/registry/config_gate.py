@@ -23,7 +23,10 @@ _NUMBER_MAX = 10**31  # a tokenizer without a limit says 1e30
 
 # Keys whose value names what is built or read.
 _CLASS_KEYS = ("_class_name", "architectures", "tokenizer_class")
-_MODEL_TYPES = {"CLIPTextModel": {"clip_text_model"}}
+_MODEL_TYPES = {
+    "CLIPTextModel": {"clip_text_model"},
+    "CLIPTextModelWithProjection": {"clip_text_model"},
+}
 
 
 @cache

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.model import ModelProfile
+from rockiln.domain.model import Architecture, ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
+from rockiln.registry.architecture import architecture_of
 from rockiln.registry.config_gate import check_config
 from rockiln.registry.file_gate import check_files
 from rockiln.registry.manifest import read_manifest
@@ -44,7 +45,21 @@ _SD1 = FamilyLayout(
     },
     plain={"tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))},
 )
-FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {"StableDiffusionPipeline": _SD1}
+_CLIP_TOKENIZER = _SD1.plain["tokenizer"]
+_SDXL = FamilyLayout(
+    name="sdxl",
+    weighted={
+        "text_encoder": _SD1.weighted["text_encoder"],
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "model"),
+        "unet": _SD1.weighted["unet"],
+        "vae": _SD1.weighted["vae"],
+    },
+    plain={"tokenizer": _CLIP_TOKENIZER, "tokenizer_2": _CLIP_TOKENIZER},
+)
+FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
+    "StableDiffusionPipeline": _SD1,
+    "StableDiffusionXLPipeline": _SDXL,
+}
 LAYOUTS: dict[str, FamilyLayout] = {layout.name: layout for layout in FAMILY_BY_PIPELINE.values()}
 
 
@@ -79,7 +94,14 @@ def read_model_folder(folder: Path, root: Path) -> ModelProfile:
         max_side_px=manifest.limits.max_side_px,
         component_bytes={name: file.file_bytes for name, file in weights.items()},
         component_parameters={name: file.parameters for name, file in weights.items()},
+        architecture=_architecture(folder, layout),
     )
+
+
+def _architecture(folder: Path, layout: FamilyLayout) -> Architecture | None:
+    configs = {name: read_json(folder / name / "config.json") for name in layout.weighted}
+    encoders = [config for name, config in configs.items() if name.startswith("text_encoder")]
+    return architecture_of(configs["unet"], configs["vae"], encoders)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -142,9 +164,10 @@ def _check_components(index: dict[str, Any], folder: Path, layout: FamilyLayout)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     check_config(scheduler, "scheduler/scheduler_config.json", "scheduler")
     for component, (_, classes) in layout.plain.items():
-        own = folder / component / "tokenizer_config.json"
+        tokenizer = folder / component
+        names = ("tokenizer.json", "vocab.json")
+        if not any((tokenizer / name).is_file() for name in names):
+            raise BrokenModelError(f"{component}/ has neither {' nor '.join(names)}")
+        own = tokenizer / "tokenizer_config.json"
         if own.exists():
             check_config(read_json(own), f"{component}/{own.name}", *classes)
-    tokenizer = folder / "tokenizer"
-    if not (tokenizer / "tokenizer.json").is_file() and not (tokenizer / "vocab.json").is_file():
-        raise BrokenModelError("tokenizer/ has neither tokenizer.json nor vocab.json")

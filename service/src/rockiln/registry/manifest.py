@@ -75,7 +75,20 @@ FAMILY_MANIFESTS: dict[str, Manifest] = {
             scheduler="dpmpp_2m",
         ),
         limits=Limits(min_side_px=256, max_side_px=1024),
-    )
+    ),
+    "sdxl": Manifest(
+        schema=1,
+        title="Stable Diffusion XL",
+        licence="unknown",
+        defaults=Defaults(
+            width=1024,
+            height=1024,
+            num_inference_steps=30,
+            guidance_scale=5.0,
+            scheduler="euler",
+        ),
+        limits=Limits(min_side_px=512, max_side_px=2048),
+    ),
 }
 
 

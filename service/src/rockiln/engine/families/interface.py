@@ -24,6 +24,7 @@ class Components:
         scheduler_config: the model's own, from which every scheduler is built.
         dtype: of weights, latents and conditioning.
         device: where the work is done (a module may rest elsewhere, see placement).
+        zero_empty_negative: no negative text means zeros and not the encoding of nothing.
     """
 
     modules: dict[str, Any]
@@ -31,6 +32,17 @@ class Components:
     scheduler_config: dict[str, Any]
     dtype: torch.dtype
     device: torch.device
+    zero_empty_negative: bool = False
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """A text to be encoded, and the picture in px that it is for."""
+
+    text: str
+    negative: bool
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Family:
         stages: which modules each stage uses.
         load: reads a folder's components into CPU memory in a dtype, for a device. Raises
             BrokenModelError.
-        encode_prompt: text → conditioning of one sample.
+        encode_prompt: prompt → conditioning of one sample.
         dropped_text: what of a text lies past the model's window, or None.
         prepare_latents: width and height in pixels, noise source, scale of the noise → latents
             [1, C, h, w]. Raises InvalidRequestError for sides the model's grid does not allow.
@@ -63,7 +75,7 @@ class Family:
     name: str
     stages: dict[Stage, tuple[str, ...]]
     load: Callable[[Path, torch.dtype, torch.device], Components]
-    encode_prompt: Callable[[Components, str], Conditioning]
+    encode_prompt: Callable[[Components, PromptText], Conditioning]
     dropped_text: Callable[[Components, str], DroppedText | None]
     prepare_latents: Callable[
         [Components, int, int, torch.Generator, float | torch.Tensor], torch.Tensor

@@ -1,0 +1,49 @@
+"""Between pixels and the latents of a KL autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rockiln.domain.errors import InvalidRequestError
+from rockiln.engine.families.interface import Components
+
+
+def draw_noise(
+    components: Components,
+    width: int,
+    height: int,
+    generator: torch.Generator,
+    noise_scale: float | torch.Tensor,
+) -> torch.Tensor:
+    """Noise [1, C, height/8, width/8], drawn where the generator is and moved to the device."""
+    vae = components.modules["vae"]
+    grid_px = _grid_px(vae)
+    if width % grid_px or height % grid_px:
+        raise InvalidRequestError(f"{width}x{height} px is not on this model's {grid_px} px grid")
+    shape = (1, vae.config.latent_channels, height // grid_px, width // grid_px)
+    noise = torch.randn(shape, generator=generator, dtype=components.dtype)
+    return noise.to(components.device) * noise_scale
+
+
+def decode_latents(components: Components, latents: torch.Tensor) -> torch.Tensor:
+    """Latents [1, C, h, w] → picture [1, 3, height, width], in the autoencoder's own dtype."""
+    vae = components.modules["vae"]
+    config = vae.config
+    latents = latents.to(vae.dtype)
+    if config.latents_mean is not None and config.latents_std is not None:
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1).to(latents)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        latents = latents * std / config.scaling_factor + mean
+    else:
+        latents = latents / config.scaling_factor
+    picture: torch.Tensor = vae.decode(latents, return_dict=False)[0]
+    return picture
+
+
+def _grid_px(vae: Any) -> int:
+    """Pixels per latent along one side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))

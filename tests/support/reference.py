@@ -1,0 +1,64 @@
+"""diffusers' pipelines, called with a job's parameters: what the engine's pictures must equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+from rockiln.domain.request import GenerationParameters
+
+# Written out here and not taken from the engine: this is what the names promise.
+REFERENCE_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {}),
+    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "ddim": (DDIMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+
+
+class Reference:
+    """One pipeline of class ``kind`` over a model folder."""
+
+    def __init__(self, kind: Any, folder: Path) -> None:
+        self.pipeline = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self._scheduler_config = self.pipeline.scheduler.config
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        parts: dict[str, Any] = self.pipeline.components
+        for name in ("unet", "vae", "text_encoder"):
+            parts[name].to(memory_format=memory_format)
+
+    def draw(self, parameters: GenerationParameters) -> list[npt.NDArray[np.uint8]]:
+        kind, options = REFERENCE_SCHEDULERS[parameters.scheduler]
+        self.pipeline.scheduler = kind.from_config(self._scheduler_config, **options)
+        generators = [
+            torch.Generator("cpu").manual_seed(parameters.picture_seed(index))
+            for index in range(parameters.num_images)
+        ]
+        images = self.pipeline(
+            prompt=parameters.prompt,
+            negative_prompt=parameters.negative_prompt or None,
+            width=parameters.width,
+            height=parameters.height,
+            num_inference_steps=parameters.num_inference_steps,
+            guidance_scale=parameters.guidance_scale,
+            num_images_per_prompt=parameters.num_images,
+            generator=generators,
+        ).images
+        return [np.asarray(image) for image in images]
