@@ -6,6 +6,7 @@ Read from ``ROCKILN_*`` variables, else ``settings.toml`` in the public folder, 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import sys
 from pathlib import Path
@@ -87,10 +88,59 @@ class Settings(BaseSettings):
         default=Path(sys.executable), description="Interpreter that has torch."
     )
     torch_threads: int = Field(default=0, ge=0, description="0: one per CPU core.")
-    child_start_seconds: float = Field(
-        default=300.0, gt=0, description="Engine start to ready, model load included."
+    reserved_vram_bytes: int = Field(
+        default=0, ge=0, description="Memory of the GPU that is left to others."
+    )
+    engine_environment: dict[str, str] = Field(
+        default_factory=dict, description="Variables of the ROCm release, from its catalogue row."
+    )
+    start_seconds: float = Field(
+        default=300.0, gt=0, description="Engine start to ready, beside the load of its model."
+    )
+    first_step_seconds: float = Field(
+        default=600.0, gt=0, description="First step, and first decode, of a size not seen before."
+    )
+    step_seconds: float = Field(
+        default=30.0, gt=0, description="A later step; 8 times the usual where that is longer."
+    )
+    decode_seconds: float = Field(
+        default=60.0, gt=0, description="A decode; 8 times the usual where that is longer."
+    )
+    warm_up_decode_seconds: float = Field(
+        default=3600.0, gt=0, description="A decode of a warm-up, which may search for kernels."
+    )
+    encode_seconds: float = Field(
+        default=30.0, gt=0, description="Writing a picture's file and publishing it."
     )
     attempt_deadline_seconds: float = Field(default=1800.0, gt=0, description="One attempt.")
+    job_deadline_seconds: float = Field(
+        default=7200.0, gt=0, description="A job from its first attempt on, all attempts together."
+    )
+    abort_grace_seconds: float = Field(
+        default=2.0, ge=0, description="From SIGABRT, for a dump of all stacks, to SIGKILL."
+    )
+    reap_seconds: float = Field(
+        default=10.0, gt=0, description="From SIGKILL to giving the engine up: the GPU is wedged."
+    )
+    drain_seconds: float = Field(
+        default=8.0, ge=0, description="What a job in hand may still take when the worker stops."
+    )
+    restart_backoff_seconds: float = Field(
+        default=0.5, ge=0, description="Before an engine follows a dead one; doubled each time."
+    )
+    restart_backoff_max_seconds: float = Field(
+        default=60.0, ge=0, description="Longest wait before an engine follows a dead one."
+    )
+    restart_budget: int = Field(
+        default=10, ge=1, description="Engines that may die within restart_window_seconds."
+    )
+    restart_window_seconds: float = Field(default=600.0, gt=0, description="See restart_budget.")
+    wedged_probe_seconds: float = Field(
+        default=300.0, gt=0, description="Between two proofs of a GPU that is wedged."
+    )
+    refusal_seconds: float = Field(
+        default=3600.0, ge=0, description="How long a request like a quarantined one is refused."
+    )
     lease_seconds: float = Field(
         default=15.0, gt=1, description="A lease that is not renewed ends after this."
     )
@@ -152,7 +202,9 @@ class Settings(BaseSettings):
     def as_environment(self) -> dict[str, str]:
         """These settings as variables for a child process, over the present environment."""
         values = {
-            f"{ENV_PREFIX}{name.upper()}": str(value)
+            f"{ENV_PREFIX}{name.upper()}": (
+                json.dumps(value) if isinstance(value, dict) else str(value)
+            )
             for name, value in self.model_dump(mode="json").items()
             if value is not None
         }

@@ -28,6 +28,7 @@ class Start(_Line):
     Attributes:
         plan: how the weights are to lie from the beginning; None: as the model's proof needs it.
         reserved_vram_bytes: of the device, left to others.
+        environment: variables of the release and of the plan, to be set before torch is loaded.
     """
 
     op: Literal["start"] = "start"
@@ -39,6 +40,7 @@ class Start(_Line):
     model: ModelProfile
     plan: Plan | None = None
     reserved_vram_bytes: int = 0
+    environment: dict[str, str] = Field(default_factory=dict)
 
 
 class PictureTask(_Line):

@@ -120,7 +120,7 @@ def clocks(settings: Settings) -> dict[str, float]:
     return {
         "wait": settings.wait_seconds,
         "worker_stale": settings.worker_stale_seconds,
-        "child_start": settings.child_start_seconds,
+        "child_start": settings.start_seconds,
         "attempt_deadline": settings.attempt_deadline_seconds,
         "lease": settings.lease_seconds,
         "cancel_grace": settings.cancel_grace_seconds,
