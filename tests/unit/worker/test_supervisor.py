@@ -170,7 +170,7 @@ def test_an_engine_that_hangs_is_killed_at_the_attempts_deadline(bench: Bench) -
 def test_an_engine_that_does_not_start_is_told_and_tried_again(
     bench: Bench, cue: str, reason: str
 ) -> None:
-    bench.start(cue, cue, "good", child_start_seconds=2)
+    bench.start(cue, cue, "good", start_seconds=2)
     job = bench.submit()
     bench.worker(lambda worker: worker.state == "failed" and reason in worker.detail)
     assert bench.ended(job).state == "done"

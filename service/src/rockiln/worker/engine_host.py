@@ -69,7 +69,7 @@ class EngineHost:
             if now >= self._start_at_monotonic:
                 self._start()
         elif self.ready is None and now >= self._start_deadline_monotonic:
-            self.kill(f"not ready within {self._settings.child_start_seconds:g} s")
+            self.kill(f"not ready within {self._settings.start_seconds:g} s")
 
     def model(self, model_id: str) -> ModelProfile | None:
         """A model by id. The folders are read at a start, and again only for an unknown id."""
@@ -119,7 +119,7 @@ class EngineHost:
             self._postpone_start()
             return
         self._process = EngineProcess(settings.worker_python, settings.as_environment())
-        self._start_deadline_monotonic = self._monotonic() + settings.child_start_seconds
+        self._start_deadline_monotonic = self._monotonic() + settings.start_seconds
         events, output, exited = self._process.descriptors
         self._selector.register(events, selectors.EVENT_READ, self._read_events)
         self._selector.register(output, selectors.EVENT_READ, self._read_output)
