@@ -43,6 +43,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
 
 def explain(words: str, source: str) -> str:
     """Cause, apt's own words, and what to do next."""
+    words = words.rstrip(". ")
     host = re.sub(r"^[a-z]+://([^/]+).*$", r"\1", source)
     for pattern, cause, repair in CAUSES:
         if re.search(pattern, words):
