@@ -44,6 +44,7 @@ class RestartBudget:
         self._in_a_row = 0
         self._failed_starts = 0
         self._proven_at: float | None = None
+        self._doubted = False
         self.wedged = ""
         self.backoff_seconds = 0.0
 
@@ -64,8 +65,9 @@ class RestartBudget:
             self.wedged = f"{deaths} engines died within {self._window_seconds:g} s"
         elif self._failed_starts >= FAILED_STARTS_ALLOWED:
             self.wedged = f"{self._failed_starts} engines in a row did not start"
-        elif doubts_device and not proven:
+        elif self._doubted and not proven:
             self.wedged = "the device failed its proof after a fault"
+        self._doubted = self._doubted or doubts_device
         if self.wedged:
             self.backoff_seconds = self._probe_seconds
             return self.backoff_seconds
@@ -80,6 +82,7 @@ class RestartBudget:
         """A fresh engine made its proof picture: the device is trusted again."""
         self._proven_at = now
         self._failed_starts = 0
+        self._doubted = False
         if self.wedged:
             self._deaths.clear()
         self.wedged = ""

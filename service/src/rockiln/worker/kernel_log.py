@@ -19,6 +19,7 @@ class KernelLog:
     """
 
     def __init__(self, path: Path = KMSG) -> None:
+        self._path = path
         self._descriptor: int | None = None
         self.unreadable = ""
         try:
@@ -53,5 +54,5 @@ class KernelLog:
             self._descriptor = None
 
     def _give_up(self, error: OSError) -> None:
-        self.unreadable = f"{KMSG}: {error.strerror}"
+        self.unreadable = f"{self._path}: {error.strerror}"
         self.close()
