@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ class EngineHarness:
         job_id: str = "job",
         pictures: Iterable[protocol.PictureTask] | None = None,
         chosen: Plan | None = None,
+        purpose: Literal["picture", "warm_up"] = "picture",
     ) -> None:
         if pictures is None:
             pictures = [protocol.PictureTask(index=n) for n in range(parameters.num_images)]
@@ -77,6 +78,7 @@ class EngineHarness:
                 plan=chosen or self.plan(parameters, model),
                 model=model,
                 pictures=list(pictures),
+                purpose=purpose,
             )
         )
 

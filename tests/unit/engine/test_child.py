@@ -78,11 +78,13 @@ def test_picture_is_made_and_handed_over(
     child, device = ready
     child.send(_run(tiny, parameters(num_inference_steps=2), device))
     store = ArtefactStore(child.artefacts_dir)
+    child.expect(protocol.DenoiseStarted)
     for step in (1, 2):
         assert child.expect(protocol.StepDone).step == step
     stored = child.expect(protocol.LatentsStored)
     assert store.latents_path(stored.latents).is_file()
     child.expect(protocol.DecodeStarted)
+    child.expect(protocol.EncodeStarted)
     picture = child.expect(protocol.PictureEncoded)
     assert child.expect(protocol.JobEnded).outcome == "encoded"
     data = store.picture_path(picture.digest, "png").read_bytes()
@@ -96,6 +98,7 @@ def test_cancel_drops_the_job_and_another_one_is_made(
 ) -> None:
     child, device = ready
     child.send(_run(tiny, parameters(num_inference_steps=150, num_images=8), device, "long"))
+    child.expect(protocol.DenoiseStarted)
     child.expect(protocol.StepDone)
     child.send(_run(tiny, parameters(), device, "short"))
     child.send(protocol.Cancel(job_id="long"))
@@ -167,6 +170,7 @@ def test_garbage_ends_a_ready_child_at_work(tmp_path: Path, tiny: ModelProfile) 
         child.start(tiny)
         device = child.expect(protocol.Ready)
         child.send(_run(tiny, parameters(num_inference_steps=150, num_images=8), device))
+        child.expect(protocol.DenoiseStarted)
         child.expect(protocol.StepDone)
         child.write(b"\xff\xfe not json\n")
         assert child.wait() == EXIT_OUT_OF_STEP
@@ -178,6 +182,7 @@ def test_end_of_commands_ends_a_child_at_work(tmp_path: Path, tiny: ModelProfile
         child.start(tiny)
         device = child.expect(protocol.Ready)
         child.send(_run(tiny, parameters(num_inference_steps=150, num_images=8), device))
+        child.expect(protocol.DenoiseStarted)
         child.expect(protocol.StepDone)
         child.close_commands()
         assert child.wait() == 0

@@ -35,10 +35,12 @@ def test_events_come_in_the_order_of_a_jobs_life(
 ) -> None:
     harness.run(parameters(num_inference_steps=2), tiny)
     assert harness.names() == [
+        "denoise_started",
         "step_done",
         "step_done",
         "latents_stored",
         "decode_started",
+        "encode_started",
         "picture_encoded",
         "job_ended",
     ]
@@ -69,7 +71,7 @@ def test_picture_is_delivered_before_the_next_one_is_begun(
 ) -> None:
     harness.run(parameters(num_images=2, num_inference_steps=1), tiny)
     in_order = [getattr(event, "index", None) for event in harness.events]
-    assert in_order == [0] * 4 + [1] * 4 + [None]
+    assert in_order == [None] + [0] * 5 + [1] * 5 + [None]
 
 
 def test_unlike_rows_share_a_batch_and_stay_within_one_step_of_solo(
@@ -131,7 +133,7 @@ def test_cancelled_job_leaves_and_the_other_goes_on(
     harness.engine.advance()
     harness.engine.cancel("a")
     (picture,) = harness.finish()
-    assert harness.names("a") == ["step_done", "job_ended"]
+    assert harness.names("a") == ["denoise_started", "step_done", "job_ended"]
     assert picture.job_id == "b"
     assert picture.digest == alone.digest
 
@@ -142,9 +144,17 @@ def test_job_can_be_cancelled_between_latents_and_decode(
     harness.submit(parameters(num_inference_steps=1), tiny)
     harness.engine.advance()
     harness.engine.cancel("job")
-    assert harness.names() == ["step_done", "latents_stored", "job_ended"]
+    assert harness.names() == ["denoise_started", "step_done", "latents_stored", "job_ended"]
     assert harness.of(protocol.JobEnded)[0].outcome == "cancelled"
     assert harness.engine.idle
+
+
+def test_warm_up_decodes_and_hands_over_nothing(harness: EngineHarness, tiny: ModelProfile) -> None:
+    harness.run(parameters(num_inference_steps=1), tiny, purpose="warm_up")
+    assert harness.names() == [
+        "denoise_started", "step_done", "latents_stored", "decode_started", "job_ended",
+    ]  # fmt: skip
+    assert harness.of(protocol.JobEnded)[0].outcome == "encoded"
 
 
 def test_cancel_of_an_ended_job_says_nothing(harness: EngineHarness, tiny: ModelProfile) -> None:
@@ -199,7 +209,7 @@ def test_repeat_from_the_record_gives_the_same_bytes(
         data = harness.data(picture)
         record = read_record(data)
         assert record == picture.details
-        (again,) = harness.run(parameters_of(record), tiny, chosen=Plan(**record["plan"]))
+        (again,) = harness.run(parameters_of(record), tiny, chosen=Plan.from_dict(record["plan"]))
         assert harness.data(again) == data
 
 

@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from rockiln.domain.fault import FaultCode
+from rockiln.domain.fault import FaultCode, Stage
 from rockiln.domain.model import ModelProfile
 from rockiln.engine.engine import UnfitDeviceError
 from support.engine_harness import EngineHarness
 from support.parameters import parameters
+
+# What fails in the family, and what the engine calls the stage.
+STAGES: dict[str, Stage] = {
+    "encode_prompt": "encode_prompt", "predict": "denoise", "decode": "decode",
+}  # fmt: skip
 
 
 def break_family(
@@ -52,7 +57,7 @@ def test_plan_for_another_device_is_an_engine_error(
 def test_job_sent_twice_fails_once_and_ends(harness: EngineHarness, tiny: ModelProfile) -> None:
     harness.submit(parameters(), tiny)
     harness.submit(parameters(), tiny)
-    assert harness.names() == ["job_failed"]
+    assert harness.names() == ["denoise_started", "job_failed"]
     assert harness.engine.idle
 
 
@@ -64,14 +69,11 @@ def test_job_without_pictures_ends_at_once(harness: EngineHarness, tiny: ModelPr
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (torch.OutOfMemoryError("HIP out of memory"), FaultCode.GPU_OOM),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FaultCode.HOST_OOM),
-        (MemoryError(), FaultCode.HOST_OOM),
         (OSError(28, "No space left on device"), FaultCode.ENGINE_ERROR),
         (ValueError("anything"), FaultCode.ENGINE_ERROR),
     ],
 )
-@pytest.mark.parametrize("stage", ["encode_prompt", "predict", "decode"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_error_of_a_stage_becomes_the_jobs_fault(  # noqa: PLR0917 (pytest hands them by name)
     harness: EngineHarness,
     tiny: ModelProfile,
@@ -87,12 +89,41 @@ def test_error_of_a_stage_becomes_the_jobs_fault(  # noqa: PLR0917 (pytest hands
     break_family(harness, tiny, monkeypatch, **{stage: fail})
     harness.run(parameters(), tiny)
     failure = harness.failure()
-    assert failure.code is code
+    assert (failure.code, failure.stage) == (code, STAGES[stage])
     assert type(error).__name__ in failure.detail
     assert "Traceback" in capfd.readouterr().err
     assert harness.engine.idle
     monkeypatch.undo()
     assert len(harness.run(parameters(), tiny)) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (torch.OutOfMemoryError("HIP out of memory"), FaultCode.GPU_OOM),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FaultCode.HOST_OOM),
+        (MemoryError(), FaultCode.HOST_OOM),
+    ],
+)
+@pytest.mark.parametrize("stage", STAGES)
+def test_out_of_memory_is_told_with_its_stage_and_ends_the_child(  # noqa: PLR0917 (likewise)
+    harness: EngineHarness,
+    tiny: ModelProfile,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    error: Exception,
+    code: FaultCode,
+) -> None:
+    """The exception's frames keep tensors alive: ComfyUI never retries in the except block."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    break_family(harness, tiny, monkeypatch, **{stage: fail})
+    with pytest.raises(UnfitDeviceError):
+        harness.run(parameters(), tiny)
+    assert (harness.failure().code, harness.failure().stage) == (code, STAGES[stage])
+    assert harness.engine.idle
 
 
 def test_device_that_refuses_all_work_ends_the_child(

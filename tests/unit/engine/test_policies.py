@@ -13,15 +13,14 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
 from rockiln.engine.families import FAMILIES
-from rockiln.engine.families.interface import Components, Stage
 from rockiln.engine.loaded_model import LoadedModel
 from rockiln.engine.placement import Placement
 from rockiln.engine.policies import (
     ChannelsLast,
-    ModelCpuOffload,
     Policy,
     PolicySet,
     SdpaAttention,
+    SliceAttention,
     VaeTiling,
 )
 
@@ -51,13 +50,12 @@ def state_of(model: LoadedModel) -> dict[str, Any]:
             for name, weights in module.named_parameters()
         },
         "tiling": (vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size),
-        "offloaded": model.placement.offloaded,
         "undo": dict(model.undo),
     }
 
 
 @pytest.mark.parametrize(
-    "policy", [SdpaAttention(), ChannelsLast(), VaeTiling(64), ModelCpuOffload()], ids=str
+    "policy", [SdpaAttention(), SliceAttention(), ChannelsLast(), VaeTiling(64)], ids=str
 )
 def test_removal_restores_the_state(model: LoadedModel, policy: Policy) -> None:
     model.components.modules["unet"].set_attn_processor(AttnProcessor())
@@ -110,12 +108,7 @@ def test_tiled_decode_is_near_the_whole_one(model: LoadedModel) -> None:
         (replace(PLAN, channels_last=False), ["sdpa_attention"]),
         (replace(PLAN, vae_tile_px=64), ["channels_last", "sdpa_attention", "vae_tiling"]),
         (GPU_PLAN, ["channels_last", "sdpa_attention"]),
-        (
-            replace(GPU_PLAN, placement="model_offload"),
-            ["channels_last", "model_cpu_offload", "sdpa_attention"],
-        ),
-        # A CPU has nowhere to offload to.
-        (replace(PLAN, placement="model_offload"), ["channels_last", "sdpa_attention"]),
+        (replace(PLAN, sliced_attention=True), ["channels_last", "sliced_attention"]),
     ],
 )
 def test_policies_follow_the_plan(model: LoadedModel, plan: Plan, names: list[str]) -> None:
@@ -133,61 +126,3 @@ def test_policies_change_with_the_plan_and_come_back(model: LoadedModel) -> None
     assert state_of(model)["tiling"] == (True, 96, 12)
     policies.align(PLAN)
     assert state_of(model) == before
-
-
-class Recorder:
-    """Stands for a module; notes where it is sent."""
-
-    def __init__(self, name: str, moves: list[str]) -> None:
-        self._name, self._moves, self.place = name, moves, "cpu"
-
-    def to(self, place: str | torch.device) -> None:
-        if str(place) != self.place:
-            self._moves.append(f"{self._name}>{place}")
-        self.place = str(place)
-
-
-@pytest.mark.parametrize(
-    ("stage", "moves"),
-    [
-        ("encode_prompt", ["text_encoder>cuda:0"]),
-        ("denoise", ["unet>cuda:0"]),
-        ("decode", ["vae>cuda:0"]),
-    ],
-)
-def test_offload_brings_in_only_what_a_stage_uses(stage: Stage, moves: list[str]) -> None:
-    said: list[str] = []
-    placement = _recorded(said)
-    placement.offload()
-    placement.enter(stage)
-    assert said == moves
-
-
-def test_offload_sends_a_stage_out_before_the_next_comes_in() -> None:
-    said: list[str] = []
-    placement = _recorded(said)
-    placement.offload()
-    for stage in ("encode_prompt", "denoise", "denoise", "decode"):
-        placement.enter(stage)
-    assert said == [
-        "text_encoder>cuda:0",
-        "text_encoder>cpu",
-        "unet>cuda:0",
-        "unet>cpu",
-        "vae>cuda:0",
-    ]
-
-
-def test_resident_moves_everything_once() -> None:
-    said: list[str] = []
-    placement = _recorded(said)
-    placement.resident()
-    placement.enter("denoise")
-    placement.enter("decode")
-    assert said == ["text_encoder>cuda:0", "unet>cuda:0", "vae>cuda:0"]
-
-
-def _recorded(moves: list[str]) -> Placement:
-    modules = {name: Recorder(name, moves) for name in ("text_encoder", "unet", "vae")}
-    components = Components(modules, {}, {}, torch.float16, torch.device("cuda", 0))
-    return Placement(FAMILIES["sd1"], components)

@@ -26,6 +26,7 @@ def simulated_rocm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "7.2.53150")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr("rockiln.platforms.gpu.widest_fused_head", lambda: 128)
 
 
 @pytest.mark.parametrize(

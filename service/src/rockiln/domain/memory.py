@@ -100,9 +100,10 @@ class Estimate:
     by_stage: dict[str, int] = field(default_factory=dict)
 
 
-def decode_dtype(dtype: Dtype, rungs: Rungs, device: DeviceFacts) -> Dtype:
+def decode_dtype(model: ModelProfile, dtype: Dtype, rungs: Rungs, device: DeviceFacts) -> Dtype:
     """What the decoder computes in. float32 is what never overflows; bfloat16 takes half."""
-    if rungs.decode is DecodeRung.CPU:
+    upcast = model.architecture is not None and model.architecture.decoder.upcast
+    if rungs.decode is DecodeRung.CPU or (upcast and dtype == "float16"):
         return "float32"
     if rungs.decode is not DecodeRung.OTHER_DTYPE or dtype == "float32":
         return dtype
@@ -129,8 +130,9 @@ def estimate(
         unload_before_decode: whether the denoiser leaves the device before decoding.
     """
     shape = model.architecture or UNKNOWN_SHAPE
-    weights = _Weights.of(model, work.dtype, decode_dtype(work.dtype, rungs, device))
-    activations = _activations(shape, work, rungs, device)
+    inner = decode_dtype(model, work.dtype, rungs, device)
+    weights = _Weights.of(model, work.dtype, inner)
+    activations = _activations(shape, work, rungs, device, ITEM_BYTES[inner])
     if device.kind == "cpu":
         stages = {
             stage: weights.total + size + PROCESS_BYTES for stage, size in activations.items()
@@ -211,9 +213,9 @@ def _placed(
 
 
 def _activations(
-    shape: Architecture, work: Workload, rungs: Rungs, device: DeviceFacts
+    shape: Architecture, work: Workload, rungs: Rungs, device: DeviceFacts, inner_bytes: int
 ) -> dict[str, int]:
-    """Peak of what is not weights, per stage."""
+    """Peak of what is not weights, per stage; the decoder's numbers take ``inner_bytes``."""
     item_bytes = ITEM_BYTES[work.dtype]
     attention = AttentionMemory(
         device.fused_attention_width,
@@ -223,7 +225,6 @@ def _activations(
     latents = (work.width // decoder.scale, work.height // decoder.scale)
     samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
     tile = tile_px(rungs, work.width, work.height)
-    inner_bytes = ITEM_BYTES[decode_dtype(work.dtype, rungs, device)]
     decoded = (work.width, work.height) if tile is None else (tile, tile)
     at_decode = decoder_peak(decoder, decoded, inner_bytes, attention)
     if tile is not None:
@@ -242,7 +243,8 @@ def capabilities(model: ModelProfile, device: DeviceFacts, *, samples: int) -> C
     Args:
         samples: in a full forward; a single one cannot be split.
     """
-    facts = (model.architecture or UNKNOWN_SHAPE).denoiser
+    shape = model.architecture or UNKNOWN_SHAPE
+    facts = shape.denoiser
     denoise = {DenoiseRung.FULL}
     if any(
         layers and channels // heads > device.fused_attention_width
@@ -256,7 +258,9 @@ def capabilities(model: ModelProfile, device: DeviceFacts, *, samples: int) -> C
         denoise |= {
             DenoiseRung.MODEL_OFFLOAD, DenoiseRung.GROUP_OFFLOAD, DenoiseRung.SEQUENTIAL_OFFLOAD,
         }  # fmt: skip
-        decode |= {DecodeRung.OTHER_DTYPE, DecodeRung.CPU}
+        decode |= (
+            {DecodeRung.CPU} if shape.decoder.upcast else {DecodeRung.OTHER_DTYPE, DecodeRung.CPU}
+        )
     if device.backend == "rocm" and device.kind == "gpu":
         decode |= MIOPEN_RUNGS
     if samples > 1:

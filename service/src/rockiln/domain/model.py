@@ -40,12 +40,17 @@ class DenoiserFacts:
 
 @dataclass(frozen=True)
 class DecoderFacts:
-    """A KL autoencoder's shape, per level of resolution from fine to coarse."""
+    """A KL autoencoder's shape, per level of resolution from fine to coarse.
+
+    Attributes:
+        upcast: it overflows in float16 and is run in float32 where the rest is in float16.
+    """
 
     channels: tuple[int, ...]
     layers: int
     latent_channels: int
     mid_attention: bool = True
+    upcast: bool = False
 
     @property
     def scale(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from rockiln.domain import memory
 from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
@@ -87,6 +87,11 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "rungs": self.rungs.as_dict()}
 
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Self:
+        """Raises KeyError, TypeError or ValueError on anything ``as_dict`` did not give."""
+        return cls(**said | {"rungs": Rungs.from_dict(said["rungs"])})
+
     def needs_new_child(self, other: Plan) -> bool:
         """Whether a child that runs this plan cannot take ``other`` as well.
 
@@ -141,7 +146,7 @@ def plan(
         sliced_attention=rungs.denoise is not DenoiseRung.FULL
         and DenoiseRung.SLICED in available.denoise,
         split_samples=split,
-        decode_dtype=memory.decode_dtype(work.dtype, rungs, device),
+        decode_dtype=memory.decode_dtype(model, work.dtype, rungs, device),
         decode_device="cpu" if rungs.decode is DecodeRung.CPU else "device",
         unload_before_decode=unload,
         environment=rung_environment(rungs),

@@ -13,20 +13,22 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
+from typing import Literal
 
 import torch
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
+from rockiln.domain.fault import Stage
 from rockiln.domain.request import SCHEDULER_NAMES
 from rockiln.engine.families.interface import Conditioning, PromptText
-from rockiln.engine.faults import fault_of, leaves_device_unfit
-from rockiln.engine.jobs import Job, Picture, Prompts, dropped_text_warnings
+from rockiln.engine.faults import fault_of, needs_fresh_process
+from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, dropped_text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.picture_file import encode_picture
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
-from rockiln.engine.rows import Row, denoise_step, next_batch
+from rockiln.engine.rows import Row, denoise_step, next_batch, one_by_one
 from rockiln.engine.schedulers import make_scheduler
 from rockiln.platforms.interface import Device
 from rockiln.store.artefacts import ArtefactStore
@@ -34,7 +36,7 @@ from rockiln.worker import protocol
 
 
 class UnfitDeviceError(RockilnError):
-    """The device refuses all further work of this process; the child has to leave."""
+    """This process can do no further work on its device; the child has to leave."""
 
 
 class Engine:
@@ -60,6 +62,8 @@ class Engine:
         self._jobs: dict[str, Job] = {}
         self._denoising: list[Picture] = []
         self._decoding: deque[Picture] = deque()
+        # What is being done, for the fault that may come of it.
+        self._stage: Stage = "start"
 
     @property
     def idle(self) -> bool:
@@ -96,22 +100,25 @@ class Engine:
     # check_inputs, encode_prompt, prepare_latents
 
     def _admit(self, run: protocol.Run) -> None:
+        self._stage = "start"
         self._check_inputs(run)
-        job = Job(run, self._shelf.take(run.model, run.plan))
+        job = Job(run, self._shelf.take(run.model, run.plan), Stopwatch(self._device))
         job.open_pictures = len(run.pictures)
         self._jobs[job.id] = job
         job.shelved.policies.align(run.plan)
         job.warnings += dropped_text_warnings(job)
-        pictures = [Picture(job, task.index) for task in run.pictures]
+        pictures = [Picture(job, task.index, Stopwatch(self._device)) for task in run.pictures]
         for picture, task in zip(pictures, run.pictures, strict=True):
             if task.latents is not None:
                 picture.latents = self._stored_latents(job, task.latents)
         unmade = [picture for picture in pictures if picture.latents is None]
         if unmade:
+            self._stage = "encode_prompt"
             with job.watch.measure("encode_prompt"):
                 prompts = self._encode_prompts(job)
             for picture in unmade:
                 picture.row = self._prepare_row(picture, prompts)
+            self._send(protocol.DenoiseStarted(job_id=job.id))
         self._decoding += [picture for picture in pictures if picture.latents is not None]
         self._denoising += unmade
         self._end_if_done(job)
@@ -132,7 +139,7 @@ class Engine:
 
     def _encode_prompts(self, job: Job) -> Prompts:
         model, parameters = job.shelved.model, job.run.parameters
-        model.placement.enter("encode_prompt")
+        self._enter(job, "encode_prompt")
 
         def encode(text: str, *, negative: bool) -> Conditioning:
             prompt = PromptText(text, negative, parameters.width, parameters.height)
@@ -153,7 +160,12 @@ class Engine:
         # Noise is drawn on the CPU, so that a seed means the same picture on every device.
         generator = torch.Generator("cpu").manual_seed(parameters.picture_seed(picture.index))
         return Row(
-            form=(id(job.shelved), plan.channels_last),
+            form=(
+                id(job.shelved),
+                plan.channels_last,
+                plan.sliced_attention,
+                plan.split_samples,
+            ),
             latents=model.family.prepare_latents(
                 model.components,
                 parameters.width,
@@ -195,15 +207,18 @@ class Engine:
         by_row = {picture.row: picture for picture in self._denoising if picture.row is not None}
         rows = next_batch(list(by_row))
         pictures = [by_row[row] for row in rows]
-        shelved, plan = pictures[0].job.shelved, pictures[0].job.run.plan
+        leader = pictures[0].job
+        shelved, plan = leader.shelved, leader.run.plan
         model = shelved.model
+        predict = partial(model.family.predict, model.components)
+        self._stage = "denoise"
         try:
             with ExitStack() as stack:
                 for picture in pictures:
                     stack.enter_context(picture.watch.measure("denoise"))
                 shelved.policies.align(plan)
-                model.placement.enter("denoise")
-                denoise_step(rows, partial(model.family.predict, model.components))
+                self._enter(leader, "denoise")
+                denoise_step(rows, one_by_one(predict) if plan.split_samples else predict)
                 self._device.synchronise()
         except Exception as error:  # noqa: BLE001 (likewise)
             self._fail({picture.job.id for picture in pictures}, error)
@@ -239,12 +254,19 @@ class Engine:
             raise RuntimeError(f"picture {picture.index} is to be decoded without latents")
         run, shelved = job.run, job.shelved
         model = shelved.model
+        self._stage = "decode"
         self._send(protocol.DecodeStarted(job_id=job.id, index=picture.index))
         with picture.watch.measure("decode"):
             shelved.policies.align(run.plan)
-            model.placement.enter("decode")
-            on_device = latents.latents.to(model.components.device, model.components.dtype)
+            self._enter(job, "decode")
+            on_device = latents.latents.to(model.placement.decode_device)
             pixels = to_pixels(model.family.decode(model.components, on_device))
+        if run.purpose == "warm_up":
+            # Its kernels are what was wanted; nobody asked for the picture.
+            self._close(picture)
+            return
+        self._stage = "encode"
+        self._send(protocol.EncodeStarted(job_id=job.id, index=picture.index))
         record = make_record(
             run.parameters,
             index=picture.index,
@@ -267,12 +289,22 @@ class Engine:
                 details=record,
                 warnings=[*job.warnings, *encoded.warnings],
                 seconds=picture.seconds,
+                memory=picture.memory,
             )
         )
-        job.open_pictures -= 1
-        self._end_if_done(job)
+        self._close(picture)
+
+    def _enter(self, job: Job, stage: Literal["encode_prompt", "denoise", "decode"]) -> None:
+        """Moves weights as the job's plan has it for the stage."""
+        alone = stage == "decode" and job.run.plan.unload_before_decode
+        if job.shelved.model.placement.enter(stage, alone=alone):
+            self._device.release_cache()
 
     # How a job ends
+
+    def _close(self, picture: Picture) -> None:
+        picture.job.open_pictures -= 1
+        self._end_if_done(picture.job)
 
     def _end_if_done(self, job: Job) -> None:
         if job.open_pictures == 0:
@@ -289,7 +321,11 @@ class Engine:
         fault = fault_of(error)
         for job_id in sorted(job_ids):
             self._drop(job_id)
-            self._send(protocol.JobFailed(job_id=job_id, code=fault.code, detail=fault.detail))
-        if leaves_device_unfit(error):
+            self._send(
+                protocol.JobFailed(
+                    job_id=job_id, code=fault.code, detail=fault.detail, stage=self._stage
+                )
+            )
+        if needs_fresh_process(error, fault.code):
             raise UnfitDeviceError(fault.detail)
         self._device.release_cache()

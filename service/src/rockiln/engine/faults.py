@@ -29,6 +29,12 @@ def fault_of(error: Exception) -> Fault:
     return Fault(FaultCode.ENGINE_ERROR, said)
 
 
-def leaves_device_unfit(error: Exception) -> bool:
-    """Whether the GPU refuses all further work of this process after ``error``."""
-    return isinstance(error, torch.AcceleratorError)
+def needs_fresh_process(error: Exception, code: FaultCode) -> bool:
+    """Whether no further work of this process can be trusted.
+
+    The GPU refuses it after such an error; after running out of memory the exception's own frames
+    keep tensors alive, and other rungs need other placements.
+    """
+    return isinstance(error, torch.AcceleratorError) or code in {
+        FaultCode.GPU_OOM, FaultCode.HOST_OOM,
+    }  # fmt: skip

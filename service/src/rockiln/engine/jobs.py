@@ -11,25 +11,37 @@ from rockiln.engine.families.interface import Conditioning
 from rockiln.engine.latents_file import FinalLatents
 from rockiln.engine.model_shelf import ShelvedModel
 from rockiln.engine.rows import Row
+from rockiln.platforms.interface import Device
 from rockiln.worker.protocol import Run
 
 _SHOWN_TEXT_CHARS = 200
 
 
 class Stopwatch:
-    """Seconds per stage, monotonic."""
+    """Seconds and peak device memory per stage.
 
-    def __init__(self) -> None:
+    Attributes:
+        seconds: monotonic.
+        peak_bytes: in use on the device at most, where the device counts that.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
         self.seconds: dict[str, float] = {}
+        self.peak_bytes: dict[str, int] = {}
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Adds the time of the block to ``stage``."""
+        """Adds the time of the block to ``stage``; several may watch one block."""
         begun = time.monotonic()
+        self._device.begin_stage()
         try:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - begun
+            peak_bytes = self._device.stage_peak_bytes()
+            if peak_bytes:
+                self.peak_bytes[stage] = max(self.peak_bytes.get(stage, 0), peak_bytes)
 
 
 @dataclass(eq=False)
@@ -38,8 +50,8 @@ class Job:
 
     run: Run
     shelved: ShelvedModel
+    watch: Stopwatch
     warnings: list[str] = field(default_factory=list)
-    watch: Stopwatch = field(default_factory=Stopwatch)
     open_pictures: int = 0
 
     @property
@@ -53,9 +65,9 @@ class Picture:
 
     job: Job
     index: int
+    watch: Stopwatch
     row: Row | None = None
     latents: FinalLatents | None = None
-    watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -64,6 +76,11 @@ class Picture:
             stage: round(seconds, 6)
             for stage, seconds in {**self.job.watch.seconds, **self.watch.seconds}.items()
         }
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Peak bytes on the device per stage, likewise."""
+        return {**self.job.watch.peak_bytes, **self.watch.peak_bytes}
 
 
 @dataclass(frozen=True)

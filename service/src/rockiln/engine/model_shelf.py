@@ -13,6 +13,7 @@ from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
 from rockiln.engine.families import FAMILIES
+from rockiln.engine.families.interface import Components, Family
 from rockiln.engine.loaded_model import LoadedModel
 from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
@@ -54,7 +55,10 @@ class ModelShelf:
         folder = Path(profile.path)
         if not folder.is_dir():
             raise BrokenModelError(f"model {profile.id}: its folder {folder} is gone")
-        key = (profile.path, signature(folder), plan.dtype, plan.placement)
+        key = (
+            profile.path, signature(folder),
+            plan.dtype, plan.placement, plan.decode_dtype, plan.decode_device,
+        )  # fmt: skip
         if key not in self._shelf:
             while len(self._shelf) >= self._kept:
                 self._shelf.popitem(last=False)
@@ -74,7 +78,18 @@ class ModelShelf:
             components = family.load(folder, getattr(torch, plan.dtype), self._device.torch_device)
         except BrokenModelError as error:
             raise BrokenModelError(f"model {profile.id}: {error.detail}") from error
-        model = LoadedModel(profile, digest, family, components, Placement(family, components))
-        if plan.placement == "resident":
-            model.placement.resident()
-        return ShelvedModel(model, PolicySet(model))
+        if plan.decode_dtype is not None:
+            _cast_decoder(family, components, getattr(torch, plan.decode_dtype))
+        decode_device = torch.device("cpu") if plan.decode_device == "cpu" else None
+        placement = Placement(family, components, plan.placement, decode_device)
+        placement.settle()
+        return ShelvedModel(
+            model := LoadedModel(profile, digest, family, components, placement), PolicySet(model)
+        )
+
+
+def _cast_decoder(family: Family, components: Components, dtype: torch.dtype) -> None:
+    for name in family.stages["decode"]:
+        module = components.modules[name]
+        if module.dtype != dtype:
+            module.to(dtype)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from rockiln.domain.plan import Plan
+from rockiln.engine.attention import SlicedAttention
 from rockiln.engine.loaded_model import LoadedModel
 
 
@@ -32,22 +33,30 @@ class SdpaAttention:
 
     name: str = "sdpa_attention"
 
-    def applies_to(self, plan: Plan) -> bool:  # noqa: ARG002 (always; the ladder may say no later)
-        return True
+    def applies_to(self, plan: Plan) -> bool:
+        return not plan.sliced_attention
 
     def apply(self, model: LoadedModel) -> None:
-        attending = {
-            name: module
-            for name, module in model.components.modules.items()
-            if hasattr(module, "set_attn_processor")
-        }
-        model.undo[self.name] = {name: module.attn_processors for name, module in attending.items()}
-        for module in attending.values():
-            module.set_attn_processor(AttnProcessor2_0())
+        _swap_attention(model, self.name, AttnProcessor2_0())
 
     def remove(self, model: LoadedModel) -> None:
-        for name, processors in model.undo.pop(self.name).items():
-            model.components.modules[name].set_attn_processor(processors)
+        _restore_attention(model, self.name)
+
+
+@dataclass(frozen=True)
+class SliceAttention:
+    """Attention for a few queries at a time: for devices whose fused kernels do not fit."""
+
+    name: str = "sliced_attention"
+
+    def applies_to(self, plan: Plan) -> bool:
+        return plan.sliced_attention
+
+    def apply(self, model: LoadedModel) -> None:
+        _swap_attention(model, self.name, SlicedAttention())
+
+    def remove(self, model: LoadedModel) -> None:
+        _restore_attention(model, self.name)
 
 
 @dataclass(frozen=True)
@@ -103,24 +112,6 @@ class VaeTiling:
         vae.tile_latent_min_size = latent_px
 
 
-@dataclass(frozen=True)
-class ModelCpuOffload:
-    """On a GPU: only the component of the stage at work is in device memory."""
-
-    name: str = "model_cpu_offload"
-
-    def applies_to(self, plan: Plan) -> bool:
-        return plan.device == "gpu" and plan.placement == "model_offload"
-
-    def apply(self, model: LoadedModel) -> None:
-        model.undo[self.name] = None
-        model.placement.offload()
-
-    def remove(self, model: LoadedModel) -> None:
-        del model.undo[self.name]
-        model.placement.resident()
-
-
 class PolicySet:
     """The policies applied to one model, kept in line with the plan at work."""
 
@@ -149,6 +140,30 @@ def wanted_policies(plan: Plan) -> Iterator[Policy]:
     """The policies of a plan, in the order they are applied."""
     tile_px = plan.vae_tile_px
     tiling: list[Any] = [] if tile_px is None else [VaeTiling(tile_px)]
-    for policy in (SdpaAttention(), ChannelsLast(), *tiling, ModelCpuOffload()):
+    for policy in (SdpaAttention(), SliceAttention(), ChannelsLast(), *tiling):
         if policy.applies_to(plan):
             yield policy
+
+
+def _swap_attention(model: LoadedModel, name: str, processor: Any) -> None:
+    attending = {
+        part: module
+        for part, module in model.components.modules.items()
+        if _attends_plainly(module)
+    }
+    model.undo[name] = {part: module.attn_processors for part, module in attending.items()}
+    for module in attending.values():
+        module.set_attn_processor(processor)
+
+
+def _attends_plainly(module: Any) -> bool:
+    """As a UNet and an autoencoder do; a joint transformer's processors are fused as they come."""
+    return hasattr(module, "set_attn_processor") and all(
+        isinstance(processor, AttnProcessor | AttnProcessor2_0 | SlicedAttention)
+        for processor in module.attn_processors.values()
+    )
+
+
+def _restore_attention(model: LoadedModel, name: str) -> None:
+    for part, processors in model.undo.pop(name).items():
+        model.components.modules[part].set_attn_processor(processors)

@@ -30,7 +30,8 @@ def to_pixels(picture: torch.Tensor) -> Pixels:
     """
     if not bool(torch.isfinite(picture).all()):
         raise BadOutputError("the decoder gave values that are not numbers (NaN or infinity)")
-    scaled = (picture * 0.5 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
+    # In float32: bfloat16 has 8 bits, as many as a pixel, and rounding twice would show.
+    scaled = (picture.float() * 0.5 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).cpu().numpy()
     pixels: Pixels = (scaled * 255).round().astype(np.uint8)
     low, high = pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))
     if int((high.astype(int) - low).max()) <= FLAT_SPREAD:

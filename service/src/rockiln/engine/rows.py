@@ -120,6 +120,26 @@ def denoise_step(rows: Sequence[Row], predict: Predict) -> None:
             callback(row)
 
 
+def one_by_one(predict: Predict) -> Predict:
+    """``predict`` with one sample per forward: the least memory a step can take."""
+
+    def split(
+        latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        return torch.cat(
+            [
+                predict(
+                    latents[place : place + 1],
+                    timesteps[place : place + 1],
+                    {name: tensor[place : place + 1] for name, tensor in conditioning.items()},
+                )
+                for place in range(latents.shape[0])
+            ]
+        )
+
+    return split
+
+
 def _concatenate(samples: Iterable[Conditioning]) -> Conditioning:
     collected = list(samples)
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -16,11 +17,12 @@ from transformers.utils import logging as transformers_logging
 from rockiln import __version__
 from rockiln.domain.errors import RockilnError
 from rockiln.domain.fault import Fault
+from rockiln.domain.ladder import Rungs
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import plan
 from rockiln.domain.request import GenerationParameters
-from rockiln.engine.engine import Engine
-from rockiln.engine.model_shelf import ModelShelf
+from rockiln.engine.engine import Engine, UnfitDeviceError
+from rockiln.engine.model_shelf import KEPT_MODELS, ModelShelf
 from rockiln.engine.record import Surroundings
 from rockiln.engine.torch_settings import apply_torch_settings
 from rockiln.platforms.interface import Device
@@ -58,6 +60,7 @@ def start_engine(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     threads = start.torch_threads or usable_threads()
     device = select(start.backend, start.compute_device, threads=threads)
+    device = device.reserve(start.reserved_vram_bytes)
     apply_torch_settings(device.facts.kind, threads)
     surroundings = Surroundings(
         device=device.facts.kind,
@@ -65,9 +68,12 @@ def start_engine(
         threads=threads,
         versions=_versions(device),
     )
-    shelf = ModelShelf(device, Path(start.cache_dir))
+    # The planner counts on having a GPU's memory for one model alone.
+    kept = 1 if device.facts.kind == "gpu" else KEPT_MODELS
+    shelf = ModelShelf(device, Path(start.cache_dir), kept=kept)
     begun = time.monotonic()
-    _prove(device, shelf, surroundings, start.model)
+    floor = None if start.plan is None else start.plan.rungs
+    _prove(device, shelf, surroundings, start.model, floor)
     ready = protocol.Ready(
         device=device.facts,
         versions={**surroundings.versions, "python": python_version()},
@@ -78,9 +84,17 @@ def start_engine(
 
 
 def _prove(
-    device: Device, shelf: ModelShelf, surroundings: Surroundings, model: ModelProfile
+    device: Device,
+    shelf: ModelShelf,
+    surroundings: Surroundings,
+    model: ModelProfile,
+    floor: Rungs | None,
 ) -> None:
-    """Runs the smallest real job through an engine of its own, files and all."""
+    """Runs the smallest real job through an engine of its own, files and all.
+
+    Args:
+        floor: the rungs of the job that waits, so that the weights lie as it wants them.
+    """
     parameters = GenerationParameters(
         prompt="a proof",
         negative_prompt="",
@@ -102,20 +116,20 @@ def _prove(
 
     with TemporaryDirectory(prefix="rockiln-proof-") as folder:
         engine = Engine(device, shelf, ArtefactStore(Path(folder)), surroundings, note)
-        engine.submit(
-            protocol.Run(
-                job_id="proof",
-                attempt=0,
-                parameters=parameters,
-                plan=plan(parameters, model, device.facts),
-                model=model,
-                pictures=[protocol.PictureTask(index=0)],
-            )
+        proof = protocol.Run(
+            job_id="proof",
+            attempt=0,
+            parameters=parameters,
+            plan=plan(parameters, model, device.facts, floor=floor),
+            model=model,
+            pictures=[protocol.PictureTask(index=0)],
         )
-        while not engine.idle:
-            engine.advance()
+        with suppress(UnfitDeviceError):  # said in its failure already
+            engine.submit(proof)
+            while not engine.idle:
+                engine.advance()
     if failures:
-        raise ProofError(Fault(failures[0].code, failures[0].detail))
+        raise ProofError(Fault(failures[0].code, failures[0].detail, failures[0].stage))
 
 
 def _versions(device: Device) -> dict[str, str]:

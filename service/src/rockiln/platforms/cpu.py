@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from rockiln.domain.model import DeviceFacts
+from rockiln.platforms.host_memory import host_memory_bytes, meminfo_bytes
 from rockiln.platforms.interface import MemoryReading
 
 _KIB = 1024
@@ -30,9 +31,19 @@ class CpuDevice:
         return torch.backends.cpu.get_cpu_capability()
 
     def memory(self) -> MemoryReading:
-        fields = _meminfo_bytes()
+        total_bytes = host_memory_bytes()
+        free_bytes = min(total_bytes, meminfo_bytes()["MemAvailable"])
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
-        return MemoryReading(fields["MemTotal"], fields["MemAvailable"], peak_bytes)
+        return MemoryReading(total_bytes, free_bytes, peak_bytes)
+
+    def reserve(self, reserved_bytes: int) -> CpuDevice:  # noqa: ARG002 (video memory; there is none)
+        return self
+
+    def begin_stage(self) -> None:
+        """The kernel keeps one peak for the whole life of a process."""
+
+    def stage_peak_bytes(self) -> int:
+        return 0
 
     def versions(self) -> dict[str, str]:
         return {}
@@ -46,20 +57,18 @@ class CpuDevice:
 
 def open_cpu(threads: int) -> CpuDevice:
     """The CPU, with ``threads`` as the count torch was given."""
+    total_bytes = host_memory_bytes()
     return CpuDevice(
         DeviceFacts(
             kind="cpu",
             name=_processor_name(),
-            total_bytes=_meminfo_bytes()["MemTotal"],
+            total_bytes=total_bytes,
             threads=threads,
+            backend="cpu",
+            capability=torch.backends.cpu.get_cpu_capability(),
+            host_bytes=total_bytes,
         )
     )
-
-
-def _meminfo_bytes() -> dict[str, int]:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    pairs = (line.split(":") for line in lines)
-    return {name: int(value.split()[0]) * _KIB for name, value in pairs}
 
 
 def _processor_name() -> str:

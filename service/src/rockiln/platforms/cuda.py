@@ -13,10 +13,5 @@ def gpu_present() -> bool:
 
 def open_gpu(threads: int) -> GpuDevice:
     """Takes GPU 0. Raises DeviceUnavailableError."""
-    facts = first_gpu_facts(threads)
-    major, minor = torch.cuda.get_device_capability(0)
-    return GpuDevice(
-        facts=facts,
-        capability=f"sm_{major}{minor}",
-        library_versions=(("cuda", str(torch.version.cuda)),),
-    )
+    facts = first_gpu_facts(threads, "cuda")
+    return GpuDevice(facts=facts, library_versions=(("cuda", str(torch.version.cuda)),))

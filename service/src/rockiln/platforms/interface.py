@@ -17,7 +17,10 @@ class DeviceUnavailableError(RockilnError):
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Memory of a device, in bytes; ``peak_bytes`` is this process's own since its start."""
+    """Memory of a device, in bytes.
+
+    ``peak_bytes`` is this process's own, since ``begin_stage`` on a GPU and its start on a CPU.
+    """
 
     total_bytes: int
     free_bytes: int
@@ -38,6 +41,19 @@ class Device(Protocol):
         """What decides a result's last bits besides versions: instruction set, or gfx id."""
 
     def memory(self) -> MemoryReading: ...
+
+    def reserve(self, reserved_bytes: int) -> Device:
+        """The device with so much of its memory left to others, and this process held to it.
+
+        Raises:
+            DeviceUnavailableError: what is left is too little to work with.
+        """
+
+    def begin_stage(self) -> None:
+        """Counts the peak of memory anew from here."""
+
+    def stage_peak_bytes(self) -> int:
+        """Most device memory in use since ``begin_stage``; 0 where nobody counts it."""
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries under torch that this device's results depend on."""

@@ -22,7 +22,7 @@ def open_gpu(threads: int) -> GpuDevice:
     Raises:
         DeviceUnavailableError: two copies of a HIP library are in this process, or no answer.
     """
-    facts = first_gpu_facts(threads)
+    facts = first_gpu_facts(threads, "rocm")
     duplicates = duplicate_libraries(SINGLE_LIBRARIES)
     if duplicates:
         said = "; ".join(f"{name}: {', '.join(paths)}" for name, paths in duplicates.items())
@@ -30,9 +30,4 @@ def open_gpu(threads: int) -> GpuDevice:
             f"more than one copy of a ROCm library is loaded ({said}); the copy inside torch and "
             "one of the system must not meet: unset LD_LIBRARY_PATH"
         )
-    properties = torch.cuda.get_device_properties(0)
-    return GpuDevice(
-        facts=facts,
-        capability=str(properties.gcnArchName).split(":", maxsplit=1)[0],
-        library_versions=(("hip", str(torch.version.hip)),),
-    )
+    return GpuDevice(facts=facts, library_versions=(("hip", str(torch.version.hip)),))

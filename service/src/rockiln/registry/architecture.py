@@ -9,10 +9,15 @@ from rockiln.domain.model import Architecture, DecoderFacts, DenoiserFacts, Text
 Config = dict[str, Any]
 
 
-def architecture_of(unet: Config, vae: Config, text_encoders: list[Config]) -> Architecture | None:
+def architecture_of(
+    unet: Config, vae: Config, text_encoders: list[Config], *, upcast: bool = False
+) -> Architecture | None:
     """The shape that the configs describe; None if they leave a fact out or say it oddly.
 
     A folder without it still works: its memory is then judged as that of a larger model.
+
+    Args:
+        upcast: whether the family runs this autoencoder in float32.
     """
     try:
         return Architecture(
@@ -22,6 +27,7 @@ def architecture_of(unet: Config, vae: Config, text_encoders: list[Config]) -> A
                 layers=int(vae["layers_per_block"]),
                 latent_channels=int(vae["latent_channels"]),
                 mid_attention=bool(vae.get("mid_block_add_attention", True)),
+                upcast=upcast,
             ),
             text_encoders=tuple(_text_encoder(config) for config in text_encoders),
         )

@@ -101,7 +101,8 @@ def read_model_folder(folder: Path, root: Path) -> ModelProfile:
 def _architecture(folder: Path, layout: FamilyLayout) -> Architecture | None:
     configs = {name: read_json(folder / name / "config.json") for name in layout.weighted}
     encoders = [config for name, config in configs.items() if name.startswith("text_encoder")]
-    return architecture_of(configs["unet"], configs["vae"], encoders)
+    upcast = layout.name == "sdxl" and configs["vae"].get("force_upcast", True) is True
+    return architecture_of(configs["unet"], configs["vae"], encoders, upcast=upcast)
 
 
 def read_json(path: Path) -> dict[str, Any]:

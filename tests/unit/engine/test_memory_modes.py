@@ -1,0 +1,244 @@
+"""Every memory mode makes the picture of the full mode, bit for bit or within a stated bound.
+
+On a CPU the device is the host, so offloaded weights are copied from host to host: the hooks, the
+order of stages and the arithmetic are the real ones, the bus is not. tests/gpu has that.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
+from rockiln.domain.model import ModelProfile
+from rockiln.engine.attention import SlicedAttention
+from rockiln.engine.families import FAMILIES
+from rockiln.engine.families.interface import Components, Stage
+from rockiln.engine.placement import Placement
+from rockiln.engine.weights_on_demand import WeightsOnDemand
+from support.engine_harness import EngineHarness, largest_difference, read_profile
+from support.parameters import parameters
+
+VISTA = Path(__file__).parents[3] / "service" / "models" / "vista"
+WANTED = parameters(width=128, height=128, num_inference_steps=3, num_images=2)
+# A row that runs alone sums in another order than one in a batch.
+SPLIT_BOUND = 1
+# Of 255, on the mean over a picture: tiles see their own part of the picture alone.
+TILE_MEAN_BOUND = {64: 14.0, 96: 10.0}
+
+
+@pytest.fixture(scope="module")
+def vista(tmp_path_factory: pytest.TempPathFactory) -> ModelProfile:
+    if (VISTA / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size < 1 << 20:
+        pytest.skip("vista's weights are not checked out")
+    folder = tmp_path_factory.mktemp("models") / "vista"
+    shutil.copytree(VISTA, folder)
+    return read_profile(folder)
+
+
+@pytest.fixture(params=["tiny", "vista"])
+def model(request: pytest.FixtureRequest) -> ModelProfile:
+    profile: ModelProfile = request.getfixturevalue(request.param)
+    return profile
+
+
+def pictures(harness: EngineHarness, model: ModelProfile, **changes: Any) -> list[Any]:
+    chosen = harness.plan(WANTED, model, **changes)
+    made = harness.run(WANTED, model, chosen=chosen)
+    assert len(made) == WANTED.num_images, harness.events[-1]
+    return [harness.pixels(picture) for picture in made]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"placement": "model_offload"},
+        {"placement": "group_offload"},
+        {"placement": "sequential_offload"},
+        {"unload_before_decode": True},
+        {"decode_device": "cpu"},
+        {"sliced_attention": True},
+    ],
+    ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_a_mode_that_moves_weights_gives_the_same_bits(
+    harness: EngineHarness, model: ModelProfile, changes: dict[str, Any]
+) -> None:
+    full = pictures(harness, model)
+    for one, other in zip(full, pictures(harness, model, **changes), strict=True):
+        assert largest_difference(one, other) == 0
+
+
+def test_one_sample_per_forward_is_within_one_step(
+    harness: EngineHarness, model: ModelProfile
+) -> None:
+    full = pictures(harness, model)
+    split = pictures(harness, model, split_samples=True, placement="sequential_offload")
+    for one, other in zip(full, split, strict=True):
+        assert largest_difference(one, other) <= SPLIT_BOUND
+
+
+@pytest.mark.parametrize("tile_px", [64, 96])
+def test_tiles_are_near_the_whole_picture(
+    harness: EngineHarness, model: ModelProfile, tile_px: int
+) -> None:
+    full = pictures(harness, model)
+    for one, other in zip(full, pictures(harness, model, vae_tile_px=tile_px), strict=True):
+        assert 0 < np.abs(one.astype(int) - other.astype(int)).mean() < TILE_MEAN_BOUND[tile_px]
+
+
+def test_a_decoder_in_bfloat16_is_near_the_full_one(
+    harness: EngineHarness, vista: ModelProfile
+) -> None:
+    full = pictures(harness, vista)
+    for one, other in zip(full, pictures(harness, vista, decode_dtype="bfloat16"), strict=True):
+        # 8 bits of mantissa through some thirty layers.
+        assert 0 < np.abs(one.astype(int) - other.astype(int)).mean() < 3
+
+
+def test_the_picture_says_its_rungs(harness: EngineHarness, tiny: ModelProfile) -> None:
+    rungs = Rungs(DenoiseRung.SPLIT_BATCH, DecodeRung.SMALL_TILES)
+    (picture, _) = harness.run(WANTED, tiny, chosen=harness.plan(WANTED, tiny, rungs=rungs))
+    plan = picture.details["plan"]
+    assert isinstance(plan, dict)
+    assert plan["rungs"] == {"denoise": "split_batch", "decode": "small_tiles"}
+
+
+@pytest.mark.parametrize("keys", [5, 64])
+@pytest.mark.parametrize("slice_bytes", [1, 4000, 1 << 30])
+def test_sliced_attention_is_attention(keys: int, slice_bytes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn((2, 4, count, 40), generator=generator) for count in (64, keys, keys)
+    )
+    whole = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    sliced = SlicedAttention(slice_bytes)._attend(query, key, value)
+    torch.testing.assert_close(sliced, whole, rtol=0, atol=2e-6)
+
+
+class _Watch:
+    """The most weights that lay elsewhere than at home at once."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._home = {name: tensor.data_ptr() for name, tensor in module.named_parameters()}
+        self._module = module
+        self.most_bytes = 0
+        for part in module.modules():
+            part.register_forward_pre_hook(self._look)
+
+    def away(self) -> dict[str, int]:
+        return {
+            name: tensor.numel() * tensor.element_size()
+            for name, tensor in self._module.named_parameters()
+            if tensor.data_ptr() != self._home[name]
+        }
+
+    def _look(self, *_: Any) -> None:
+        self.most_bytes = max(self.most_bytes, sum(self.away().values()))
+
+
+@pytest.mark.parametrize("granularity", ["block", "layer"])
+def test_weights_come_piece_by_piece_and_go_home(tiny: ModelProfile, granularity: Any) -> None:
+    components = FAMILIES["sd1"].load(Path(tiny.path), torch.float32, torch.device("cpu"))
+    unet = components.modules["unet"]
+    on_demand = WeightsOnDemand(unet, torch.device("cpu"), granularity)
+    watch = _Watch(unet)
+    with torch.no_grad():
+        unet(torch.zeros((1, 4, 8, 8)), 1, encoder_hidden_states=torch.zeros((1, 77, 32)))
+    sizes = [
+        sum(tensor.numel() * tensor.element_size() for tensor in group.parameters(recurse=whole))
+        for group, whole in on_demand.groups
+    ]
+    every_byte = sum(tensor.numel() * tensor.element_size() for tensor in unet.parameters())
+    assert sum(sizes) == every_byte
+    assert 0 < watch.most_bytes <= max(sizes) < every_byte
+    assert watch.away() == {}
+    kinds = {type(group).__name__ for group, _ in on_demand.groups}
+    assert ("ResnetBlock2D" in kinds) is (granularity == "block")
+
+
+def test_weights_go_home_when_a_forward_fails() -> None:
+    linear = nn.Linear(2, 2)
+    home = linear.weight.data_ptr()
+    WeightsOnDemand(linear, torch.device("cpu"), "layer")
+    with pytest.raises(RuntimeError):
+        linear(torch.zeros(3))
+    assert linear.weight.data_ptr() == home
+
+
+class Recorder:
+    """Stands for a module; notes where it is sent."""
+
+    def __init__(self, name: str, moves: list[str]) -> None:
+        self._name, self._moves, self.place = name, moves, torch.device("cpu")
+
+    def parameters(self) -> list[Recorder]:
+        return [self]
+
+    @property
+    def device(self) -> torch.device:
+        return self.place
+
+    def to(self, place: torch.device) -> None:
+        if place != self.place:
+            self._moves.append(f"{self._name}>{place}")
+        self.place = place
+
+
+def recorded(moves: list[str], *args: Any) -> Placement:
+    modules = {name: Recorder(name, moves) for name in ("text_encoder", "unet", "vae")}
+    components = Components(modules, {}, {}, torch.float16, torch.device("cuda", 0))
+    return Placement(FAMILIES["sd1"], components, *args)
+
+
+STAGES: tuple[Stage, ...] = ("encode_prompt", "denoise", "denoise", "decode")
+
+
+def test_offload_sends_a_stage_out_before_the_next_comes_in() -> None:
+    said: list[str] = []
+    placement = recorded(said, "model_offload")
+    placement.settle()
+    moved = [placement.enter(stage) for stage in STAGES]
+    assert said == [
+        "text_encoder>cuda:0",
+        "text_encoder>cpu",
+        "unet>cuda:0",
+        "unet>cpu",
+        "vae>cuda:0",
+    ]
+    assert moved == [True, True, False, True]
+
+
+def test_resident_moves_everything_once() -> None:
+    said: list[str] = []
+    placement = recorded(said)
+    placement.settle()
+    assert not any(placement.enter(stage) for stage in STAGES)
+    assert said == ["text_encoder>cuda:0", "unet>cuda:0", "vae>cuda:0"]
+
+
+def test_a_resident_denoiser_makes_room_for_decoding_and_comes_back() -> None:
+    said: list[str] = []
+    placement = recorded(said)
+    placement.settle()
+    said.clear()
+    assert placement.enter("decode", alone=True)
+    assert said == ["text_encoder>cpu", "unet>cpu"]
+    said.clear()
+    assert placement.enter("encode_prompt")
+    assert said == ["text_encoder>cuda:0", "unet>cuda:0"]
+
+
+def test_a_decoder_on_the_cpu_never_comes_to_the_device() -> None:
+    said: list[str] = []
+    placement = recorded(said, "resident", torch.device("cpu"))
+    placement.settle()
+    placement.enter("decode", alone=True)
+    assert not [move for move in said if move.startswith("vae")]
+    assert placement.decode_device == torch.device("cpu")
