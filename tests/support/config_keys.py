@@ -12,7 +12,7 @@ import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from rockiln.engine import schedulers
-from rockiln.registry.folder import LAYOUTS
+from rockiln.registry.layouts import LAYOUTS
 
 TARGET = (
     Path(__file__).resolve().parents[2]
@@ -25,11 +25,17 @@ _TRANSFORMERS_META = {"torch_dtype", "use_cache", "dropout", "gradient_checkpoin
 _TOKENIZER_META = {
     "tokenizer_class", "name_or_path", "special_tokens_map_file", "do_lower_case", "use_fast",
     "add_prefix_space", "errors", "model_max_length", "clean_up_tokenization_spaces",
-    "added_tokens_decoder", "split_special_tokens", "backend", "is_local",
+    "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "extra_ids",
+    "split_special_tokens", "sp_model_kwargs", "legacy", "backend", "is_local",
     "add_bos_token", "add_eos_token", "padding_side", "truncation_side",
 }  # fmt: skip
 # Of scheduler classes that wrote the configs of known models but draw nothing here.
-_SCHEDULER_WRITERS = ("PNDMScheduler", "LMSDiscreteScheduler", "DDPMScheduler")
+_SCHEDULER_WRITERS = (
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "DDPMScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+)
 
 
 def _arguments(kind: Any) -> set[str]:

@@ -32,7 +32,7 @@ def break_family(
     ("changes", "words"),
     [
         ({"width": 100}, "not on this model's 8 px grid"),
-        ({"scheduler": "plms"}, "unknown scheduler 'plms'"),
+        ({"scheduler": "plms"}, "'plms' does not sample"),
         ({"num_inference_steps": 0}, "0 steps are none"),
     ],
 )

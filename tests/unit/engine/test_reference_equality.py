@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import SCHEDULER_NAMES, GenerationParameters
+from rockiln.domain.request import DIFFUSION_SCHEDULERS, GenerationParameters
 from support.engine_harness import EngineHarness, largest_difference
 from support.parameters import parameters
 from support.reference import REFERENCE_SCHEDULERS, Reference
@@ -50,10 +50,10 @@ def _assert_equal(
 
 
 def test_reference_covers_every_scheduler() -> None:
-    assert set(REFERENCE_SCHEDULERS) == set(SCHEDULER_NAMES)
+    assert set(REFERENCE_SCHEDULERS) == set(DIFFUSION_SCHEDULERS)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -77,7 +77,7 @@ def test_picture_equals_reference(  # noqa: PLR0917 (pytest hands them by name)
     _assert_equal(harness, reference, tiny, wanted, channels_last=channels_last)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 2, 15])
 def test_picture_equals_reference_when_steps_are_few_or_many(
     harness: EngineHarness, reference: Reference, tiny: ModelProfile, scheduler: str, steps: int
@@ -101,7 +101,7 @@ def test_picture_equals_reference_when_texts_differ(
     _assert_equal(harness, reference, tiny, wanted, channels_last=True)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)
 def test_several_pictures_are_within_one_step_of_reference(
     harness: EngineHarness,
     reference: Reference,
@@ -113,7 +113,7 @@ def test_several_pictures_are_within_one_step_of_reference(
     _assert_equal(harness, reference, tiny, wanted, channels_last=channels_last, within=1)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)
 def test_each_of_several_pictures_equals_its_solo_run_bit_for_bit(
     harness: EngineHarness, tiny: ModelProfile, scheduler: str
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.request import SCHEDULER_NAMES
+from rockiln.domain.request import DIFFUSION_SCHEDULERS
 from rockiln.engine.schedulers import make_scheduler, takes_generator
 
 # As early SD 1.x checkpoints ship it.
@@ -23,7 +23,7 @@ PNDM_CONFIG = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize("name", DIFFUSION_SCHEDULERS)
 def test_every_name_has_a_scheduler_with_the_models_noise(name: str) -> None:
     scheduler = make_scheduler(name, PNDM_CONFIG | {"prediction_type": "v_prediction"})
     assert scheduler.config.beta_end == 0.012
@@ -32,7 +32,7 @@ def test_every_name_has_a_scheduler_with_the_models_noise(name: str) -> None:
     assert len(scheduler.timesteps) == 7
 
 
-@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize("name", DIFFUSION_SCHEDULERS)
 def test_each_row_has_an_object_of_its_own(name: str) -> None:
     assert make_scheduler(name, PNDM_CONFIG) is not make_scheduler(name, PNDM_CONFIG)
 
@@ -54,7 +54,7 @@ def test_noise_source_goes_where_it_is_taken() -> None:
     assert not takes_generator(make_scheduler("unipc", PNDM_CONFIG))
 
 
-@pytest.mark.parametrize("name", SCHEDULER_NAMES)
+@pytest.mark.parametrize("name", DIFFUSION_SCHEDULERS)
 def test_config_that_no_scheduler_takes_is_a_broken_model(name: str) -> None:
     with pytest.raises(BrokenModelError, match=r"scheduler_config\.json"):
         make_scheduler(name, PNDM_CONFIG | {"beta_schedule": "no such schedule"})

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import SCHEDULER_NAMES
+from rockiln.domain.request import DIFFUSION_SCHEDULERS
 from rockiln.engine.families.sdxl import FAMILY
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
@@ -39,7 +39,7 @@ def reference(folder: Path) -> Reference:
     return reference
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULER_NAMES)
+@pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)
 @pytest.mark.parametrize(
     "changes",
     [

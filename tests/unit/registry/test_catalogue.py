@@ -177,7 +177,7 @@ def test_folder_whose_name_is_no_id_is_broken(tmp_path: Path, name: str) -> None
         (lambda folder: (folder / "linked").symlink_to("/etc"), "leads out"),
         (lambda folder: (folder / "x.json").symlink_to("no such file"), "is not a plain file"),
         # The index.
-        (edit("model_index.json", _class_name="FluxPipeline"), "'FluxPipeline' is not one"),
+        (edit("model_index.json", _class_name="KolorsPipeline"), "'KolorsPipeline' is not one"),
         (edit("model_index.json", _class_name=None), "pipeline None is not one"),
         (edit("model_index.json", unet=["my_code", "UNet2DConditionModel"]), "unet is"),
         (edit("model_index.json", vae=["diffusers", "AsymmetricAutoencoderKL"]), "vae is"),

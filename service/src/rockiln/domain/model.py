@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rockiln.domain.errors import InvalidRequestError
-from rockiln.domain.request import GenerationParameters, GenerationRequest, PictureFormat
+from rockiln.domain.request import (
+    DIFFUSION_SCHEDULERS,
+    SIDE_GRID_PX,
+    GenerationParameters,
+    GenerationRequest,
+    PictureFormat,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class ModelProfile:
         component_bytes: size on disk of each weight-bearing component.
         component_parameters: how many numbers each of them holds.
         min_side_px, max_side_px: sides the model was made for.
+        side_grid_px: sides are multiples of it.
+        schedulers: names in a request that the model can be sampled with.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
     """
 
@@ -100,6 +109,8 @@ class ModelProfile:
     max_side_px: int
     component_bytes: dict[str, int]
     component_parameters: dict[str, int] = field(default_factory=dict)
+    side_grid_px: int = SIDE_GRID_PX
+    schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
     architecture: Architecture | None = None
 
     @property
@@ -115,26 +126,45 @@ class ModelProfile:
             for name, size_bytes in self.component_bytes.items()
         }
 
+    def _side_errors(self, **sides: int) -> Iterator[dict[str, Any]]:
+        for field_name, side in sides.items():
+            if not self.min_side_px <= side <= self.max_side_px:
+                yield {
+                    "field": field_name,
+                    "message": f"{side} px is outside what model {self.id} draws",
+                    "limit": {"min": self.min_side_px, "max": self.max_side_px},
+                    "hint": f"use {self.min_side_px} to {self.max_side_px} px",
+                }
+            elif side % self.side_grid_px:
+                below = side - side % self.side_grid_px
+                yield {
+                    "field": field_name,
+                    "message": f"{side} px is not on the grid of model {self.id}",
+                    "limit": {"multiple_of": self.side_grid_px},
+                    "hint": f"use {below} or {below + self.side_grid_px} px",
+                }
+
     def resolve(
         self, request: GenerationRequest, *, seed: int, picture_format: PictureFormat
     ) -> GenerationParameters:
-        """Makes every choice the request left open; refuses sides this model cannot draw.
+        """Makes every choice the request left open; refuses what this model cannot draw.
 
         Raises:
-            InvalidRequestError: a side is outside this model's limits. Nothing is clamped.
+            InvalidRequestError: a side or the scheduler is not the model's. Nothing is clamped.
         """
         width = request.width if request.width is not None else self.defaults.width
         height = request.height if request.height is not None else self.defaults.height
-        errors: list[dict[str, Any]] = [
-            {
-                "field": field,
-                "message": f"{side} px is outside what model {self.id} draws",
-                "limit": {"min": self.min_side_px, "max": self.max_side_px},
-                "hint": f"use {self.min_side_px} to {self.max_side_px} px",
-            }
-            for field, side in (("width", width), ("height", height))
-            if not self.min_side_px <= side <= self.max_side_px
-        ]
+        scheduler = self.defaults.scheduler if request.scheduler is None else request.scheduler
+        errors = [*self._side_errors(width=width, height=height)]
+        if scheduler not in self.schedulers:
+            errors.append(
+                {
+                    "field": "scheduler",
+                    "message": f"{scheduler} does not sample model {self.id}",
+                    "limit": {"allowed": list(self.schedulers)},
+                    "hint": f"use {' or '.join(self.schedulers)}",
+                }
+            )
         if errors:
             raise InvalidRequestError(str(errors[0]["message"]), errors=errors)
         defaults = self.defaults
@@ -154,7 +184,7 @@ class ModelProfile:
                 else request.guidance_scale
             ),
             seed=seed if request.seed is None else request.seed,
-            scheduler=defaults.scheduler if request.scheduler is None else request.scheduler,
+            scheduler=scheduler,
             num_images=request.num_images,
             model=self.id,
             format=picture_format,

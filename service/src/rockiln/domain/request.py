@@ -8,8 +8,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 PictureFormat = Literal["png", "jpeg", "webp"]
-SchedulerName = Literal["dpmpp_2m", "dpmpp_2m_karras", "ddim", "euler", "euler_ancestral", "unipc"]
-SCHEDULER_NAMES: tuple[str, ...] = get_args(SchedulerName)
+DiffusionScheduler = Literal[
+    "dpmpp_2m", "dpmpp_2m_karras", "ddim", "euler", "euler_ancestral", "unipc"
+]
+FlowScheduler = Literal["flow_euler"]
+SchedulerName = DiffusionScheduler | FlowScheduler
+# Which of them a model takes depends on what its network predicts: noise, or a flow.
+DIFFUSION_SCHEDULERS: tuple[str, ...] = get_args(DiffusionScheduler)
+FLOW_SCHEDULERS: tuple[str, ...] = get_args(FlowScheduler)
+SCHEDULER_NAMES = DIFFUSION_SCHEDULERS + FLOW_SCHEDULERS
 
 PROMPT_MAX_CHARS = 10_000
 SEED_MAX = 2**32 - 1

@@ -19,17 +19,16 @@ import torch
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
 from rockiln.domain.fault import Stage
-from rockiln.domain.request import SCHEDULER_NAMES
 from rockiln.engine.families.interface import Conditioning, PromptText
 from rockiln.engine.faults import fault_of, needs_fresh_process
-from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, dropped_text_warnings
+from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.picture_file import encode_picture
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
 from rockiln.engine.rows import Row, denoise_step, next_batch, one_by_one
-from rockiln.engine.schedulers import make_scheduler
+from rockiln.engine.schedulers import make_scheduler, noise_scale
 from rockiln.platforms.interface import Device
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
@@ -106,7 +105,7 @@ class Engine:
         job.open_pictures = len(run.pictures)
         self._jobs[job.id] = job
         job.shelved.policies.align(run.plan)
-        job.warnings += dropped_text_warnings(job)
+        job.warnings += text_warnings(job)
         pictures = [Picture(job, task.index, Stopwatch(self._device)) for task in run.pictures]
         for picture, task in zip(pictures, run.pictures, strict=True):
             if task.latents is not None:
@@ -132,8 +131,10 @@ class Engine:
                 f"the plan is for a {run.plan.device}, this engine computes on a "
                 f"{self._device.facts.kind}"
             )
-        if parameters.scheduler not in SCHEDULER_NAMES:
-            raise InvalidRequestError(f"unknown scheduler {parameters.scheduler!r}")
+        if parameters.scheduler not in run.model.schedulers:
+            raise InvalidRequestError(
+                f"scheduler {parameters.scheduler!r} does not sample model {run.model.id}"
+            )
         if parameters.num_inference_steps < 1:
             raise InvalidRequestError(f"{parameters.num_inference_steps} steps are none")
 
@@ -142,13 +143,21 @@ class Engine:
         self._enter(job, "encode_prompt")
 
         def encode(text: str, *, negative: bool) -> Conditioning:
-            prompt = PromptText(text, negative, parameters.width, parameters.height)
+            prompt = PromptText(
+                text,
+                negative,
+                width=parameters.width,
+                height=parameters.height,
+                guidance_scale=parameters.guidance_scale,
+            )
             return model.family.encode_prompt(model.components, prompt)
 
         return Prompts(
             positive=encode(parameters.prompt, negative=False),
             negative=(
-                encode(parameters.negative_prompt, negative=True) if parameters.guided else None
+                encode(parameters.negative_prompt, negative=True)
+                if parameters.guided and model.family.unconditional_forward
+                else None
             ),
         )
 
@@ -156,7 +165,13 @@ class Engine:
         job = picture.job
         model, parameters, plan = job.shelved.model, job.run.parameters, job.run.plan
         scheduler = make_scheduler(parameters.scheduler, model.components.scheduler_config)
-        scheduler.set_timesteps(parameters.num_inference_steps, device=model.components.device)
+        model.family.set_timesteps(
+            model.components,
+            scheduler,
+            parameters.num_inference_steps,
+            parameters.width,
+            parameters.height,
+        )
         # Noise is drawn on the CPU, so that a seed means the same picture on every device.
         generator = torch.Generator("cpu").manual_seed(parameters.picture_seed(picture.index))
         return Row(
@@ -171,7 +186,7 @@ class Engine:
                 parameters.width,
                 parameters.height,
                 generator,
-                scheduler.init_noise_sigma,
+                noise_scale(scheduler),
             ),
             scheduler=scheduler,
             conditioning=prompts.positive,

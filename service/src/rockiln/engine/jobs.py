@@ -91,14 +91,17 @@ class Prompts:
     negative: Conditioning | None
 
 
-def dropped_text_warnings(job: Job) -> list[str]:
-    """A sentence for each text that is longer than the model reads."""
+def text_warnings(job: Job) -> list[str]:
+    """A sentence for each text that the model does not read, or not to its end."""
     model = job.shelved.model
     parameters = job.run.parameters
     texts = {"prompt": parameters.prompt}
-    if parameters.guided:
-        texts["negative prompt"] = parameters.negative_prompt
     warnings = []
+    if not model.family.unconditional_forward:
+        if parameters.negative_prompt:
+            warnings.append("This model takes no negative prompt; it had no effect.")
+    elif parameters.guided:
+        texts["negative prompt"] = parameters.negative_prompt
     for what, text in texts.items():
         dropped = model.family.dropped_text(model.components, text)
         if dropped is not None:

@@ -22,6 +22,7 @@ _SAMPLERS: dict[str, tuple[str, str]] = {
     "euler": ("Euler", "Uniform"),
     "euler_ancestral": ("Euler a", "Uniform"),
     "unipc": ("UniPC", "Uniform"),
+    "flow_euler": ("Euler", "Simple"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rockiln.engine.families.interface import Conditioning
-from rockiln.engine.schedulers import takes_generator
+from rockiln.engine.schedulers import scale_model_input, takes_generator
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 
@@ -66,8 +66,7 @@ class Row:
 
     def scaled_latents(self) -> torch.Tensor:
         """The latents as the network wants them at this timestep."""
-        scaled: torch.Tensor = self.scheduler.scale_model_input(self.latents, self.timestep)
-        return scaled
+        return scale_model_input(self.scheduler, self.latents, self.timestep)
 
     def advance(self, prediction: torch.Tensor) -> None:
         """One step of the row's scheduler with its prediction [1, C, h, w]."""

@@ -8,15 +8,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import (
     EulerAncestralDiscreteScheduler,
 )
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.request import FLOW_SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ _RECIPES: dict[str, _Recipe] = {
     "euler": _Recipe(EulerDiscreteScheduler),
     "euler_ancestral": _Recipe(EulerAncestralDiscreteScheduler),
     "unipc": _Recipe(UniPCMultistepScheduler),
+    "flow_euler": _Recipe(FlowMatchEulerDiscreteScheduler),
 }
 # Configs of early checkpoints leave these out or have them wrong; the reference pipeline corrects
 # them on loading in the same way.
@@ -55,9 +61,26 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     """
     recipe = _RECIPES[name]
     try:
-        return recipe.kind.from_config({**config, **_CORRECTIONS}, **recipe.fixed)
+        corrections = {} if name in FLOW_SCHEDULERS else _CORRECTIONS
+        return recipe.kind.from_config({**config, **corrections}, **recipe.fixed)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise BrokenModelError(f"scheduler_config.json with {name}: {error}") from error
+
+
+def noise_scale(scheduler: Any) -> float | torch.Tensor:
+    """Of the first latents; a flow starts from plain noise and its schedulers do not say so."""
+    scale: float | torch.Tensor = getattr(scheduler, "init_noise_sigma", 1.0)
+    return scale
+
+
+def scale_model_input(
+    scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """Latents as the network wants them; those of a flow are so already."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return latents
+    scaled: torch.Tensor = scheduler.scale_model_input(latents, timestep)
+    return scaled
 
 
 def takes_generator(scheduler: Any) -> bool:

@@ -26,6 +26,7 @@ _CLASS_KEYS = ("_class_name", "architectures", "tokenizer_class")
 _MODEL_TYPES = {
     "CLIPTextModel": {"clip_text_model"},
     "CLIPTextModelWithProjection": {"clip_text_model"},
+    "T5EncoderModel": {"t5"},
 }
 
 

@@ -89,6 +89,32 @@ FAMILY_MANIFESTS: dict[str, Manifest] = {
         ),
         limits=Limits(min_side_px=512, max_side_px=2048),
     ),
+    "sd3": Manifest(
+        schema=1,
+        title="Stable Diffusion 3",
+        licence="unknown",
+        defaults=Defaults(
+            width=1024,
+            height=1024,
+            num_inference_steps=28,
+            guidance_scale=7.0,
+            scheduler="flow_euler",
+        ),
+        limits=Limits(min_side_px=256, max_side_px=1536),
+    ),
+    "flux": Manifest(
+        schema=1,
+        title="FLUX.1",
+        licence="unknown",
+        defaults=Defaults(
+            width=1024,
+            height=1024,
+            num_inference_steps=28,
+            guidance_scale=3.5,
+            scheduler="flow_euler",
+        ),
+        limits=Limits(min_side_px=256, max_side_px=2048),
+    ),
 }
 
 

@@ -1,14 +1,17 @@
-"""What a ``.safetensors`` file holds, read from its header alone."""
+"""What ``.safetensors`` files hold, read from their headers alone."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.registry.json_file import read_json
+from rockiln.registry.layouts import FamilyLayout
 
 HEADER_MAX_BYTES = 16 * 1024 * 1024
 _LENGTH_BYTES = 8
@@ -78,6 +81,80 @@ def read_weights_file_of(place: str, path: Path) -> WeightsFile:
         return read_weights_file(path)
     except BrokenModelError as error:
         raise BrokenModelError(f"{place}/{error.detail}") from error
+
+
+@dataclass(frozen=True)
+class ComponentWeights:
+    """The weights of one component: a file, or the shards that an index names.
+
+    Attributes:
+        variant: as in the files' names, such as "fp16"; None for full precision.
+    """
+
+    folder: Path
+    variant: str | None
+    file_bytes: int
+    parameters: int
+
+
+def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, ComponentWeights]:
+    """The weights that are loaded for each component: full precision, else the fp16 variant.
+
+    Raises:
+        BrokenModelError: a component has neither, or a file is not sound.
+    """
+    return {
+        component: _component_weights(folder / component, stem)
+        for component, (_, _, stem) in layout.weighted_in(folder).items()
+    }
+
+
+def _component_weights(folder: Path, stem: str) -> ComponentWeights:
+    for variant in (None, "fp16"):
+        names = _weights_names(folder, stem, variant)
+        if names:
+            files = [read_weights_file_of(folder.name, folder / name) for name in names]
+            for file in files:
+                if file.foreign_dtypes:
+                    foreign = ", ".join(file.foreign_dtypes)
+                    raise BrokenModelError(
+                        f"{folder.name}/{file.path.name} has weights of {foreign}"
+                    )
+            return ComponentWeights(
+                folder,
+                variant,
+                sum(file.file_bytes for file in files),
+                sum(file.parameters for file in files),
+            )
+    raise BrokenModelError(f"{folder.name}/{stem}.safetensors is missing")
+
+
+def _weights_names(folder: Path, stem: str, variant: str | None) -> list[str]:
+    """The files of a variant; none if the folder does not have it."""
+    mark = "" if variant is None else f".{variant}"
+    single = f"{stem}{mark}.safetensors"
+    if (folder / single).is_file():
+        return [single]
+    # diffusers and transformers put the variant at different places of the index's name.
+    for name in (f"{stem}.safetensors.index{mark}.json", f"{single}.index.json"):
+        if (folder / name).is_file():
+            return _shards(folder, name, stem)
+    return []
+
+
+def _shards(folder: Path, index_name: str, stem: str) -> list[str]:
+    """Raises BrokenModelError where the index names anything but shards beside it."""
+    weight_map = read_json(folder / index_name).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BrokenModelError(f"{folder.name}/{index_name} has no weight_map")
+    shape = re.compile(rf"{re.escape(stem)}(\.fp16)?-\d{{5}}-of-\d{{5}}(\.fp16)?\.safetensors")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if shape.fullmatch(name) is None:
+            raise BrokenModelError(f"{folder.name}/{index_name} names {name!r}, which is no shard")
+        if not (folder / name).is_file():
+            raise BrokenModelError(f"{folder.name}/{name} is missing")
+    return names
 
 
 def _span(entry: dict[str, Any]) -> tuple[int, int, int]:

@@ -37,12 +37,13 @@ class Components:
 
 @dataclass(frozen=True)
 class PromptText:
-    """A text to be encoded, and the picture in px that it is for."""
+    """A text to be encoded, and the picture that it is for: sides in px, pull towards the text."""
 
     text: str
     negative: bool
     width: int
     height: int
+    guidance_scale: float
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,13 @@ class Family:
         dropped_text: what of a text lies past the model's window, or None.
         prepare_latents: width and height in pixels, noise source, scale of the noise → latents
             [1, C, h, w]. Raises InvalidRequestError for sides the model's grid does not allow.
+        set_timesteps: scheduler, steps, width and height in pixels; the scheduler then has its
+            timesteps.
         predict: latents [B, C, h, w] (scaled by their schedulers), timesteps float32 [B],
             conditioning of B samples → prediction [B, C, h, w].
         decode: latents [1, C, h, w] → picture [1, 3, height, width], nominally in -1..1.
+        unconditional_forward: whether guidance is the difference to a forward without the prompt;
+            if not, the network is told the scale, and a negative prompt has no effect.
     """
 
     name: str
@@ -80,5 +85,7 @@ class Family:
     prepare_latents: Callable[
         [Components, int, int, torch.Generator, float | torch.Tensor], torch.Tensor
     ]
+    set_timesteps: Callable[[Components, Any, int, int, int], None]
     predict: Callable[[Components, torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
     decode: Callable[[Components, torch.Tensor], torch.Tensor]
+    unconditional_forward: bool = True

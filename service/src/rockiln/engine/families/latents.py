@@ -19,7 +19,7 @@ def draw_noise(
 ) -> torch.Tensor:
     """Noise [1, C, height/8, width/8], drawn where the generator is and moved to the device."""
     vae = components.modules["vae"]
-    grid_px = _grid_px(vae)
+    grid_px = grid_px_of(vae)
     if width % grid_px or height % grid_px:
         raise InvalidRequestError(f"{width}x{height} px is not on this model's {grid_px} px grid")
     shape = (1, vae.config.latent_channels, height // grid_px, width // grid_px)
@@ -40,10 +40,12 @@ def decode_latents(components: Components, latents: torch.Tensor) -> torch.Tenso
         latents = latents * std / config.scaling_factor + mean
     else:
         latents = latents / config.scaling_factor
+        if config.shift_factor is not None:
+            latents = latents + config.shift_factor
     picture: torch.Tensor = vae.decode(latents, return_dict=False)[0]
     return picture
 
 
-def _grid_px(vae: Any) -> int:
+def grid_px_of(vae: Any) -> int:
     """Pixels per latent along one side."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))

@@ -6,25 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.registry.weights import WeightsFile
+from rockiln.registry.weights import ComponentWeights
 
 # low_cpu_mem_usage needs a library that nothing else here does.
 WEIGHTS_OPTIONS = {"low_cpu_mem_usage": False}
 
 
-def load_module(kind: Any, weights: WeightsFile, **options: Any) -> Any:
+def load_module(kind: Any, weights: ComponentWeights, **options: Any) -> Any:
     """An instance of ``kind`` with every weight from ``weights`` and none made up."""
-    folder = weights.path.parent
-    variant = "fp16" if weights.path.stem.endswith(".fp16") else None
+    folder = weights.folder
     try:
         module, report = kind.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
-            variant=variant,
+            variant=weights.variant,
             output_loading_info=True,
             **options,
         )
@@ -40,16 +39,13 @@ def load_module(kind: Any, weights: WeightsFile, **options: Any) -> Any:
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def load_clip_tokenizer(folder: Path, text_encoder: Any) -> CLIPTokenizer:
+def load_clip_tokenizer(folder: Path, text_encoder: Any) -> Any:
     """The tokenizer in ``folder``, which has to fit ``text_encoder``.
 
     Raises:
         BrokenModelError: unsound, or it knows more tokens or places than the text encoder.
     """
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenModelError(f"{folder.name}: {error}") from error
+    tokenizer = _load_tokenizer(CLIPTokenizer, folder)
     config = text_encoder.config
     window, positions = tokenizer.model_max_length, config.max_position_embeddings
     if window > positions or len(tokenizer) > config.vocab_size:
@@ -58,6 +54,48 @@ def load_clip_tokenizer(folder: Path, text_encoder: Any) -> CLIPTokenizer:
             f"encoder ({positions} positions, {config.vocab_size} tokens)"
         )
     return tokenizer
+
+
+def load_t5_tokenizer(folder: Path, text_encoder: Any) -> Any:
+    """Likewise. T5 has no table of places; its window is the family's choice.
+
+    Raises:
+        BrokenModelError: unsound, or it knows more tokens than the text encoder.
+    """
+    tokenizer = _load_tokenizer(T5TokenizerFast, folder)
+    if len(tokenizer) > text_encoder.config.vocab_size:
+        raise BrokenModelError(
+            f"{folder.name} ({len(tokenizer)} tokens) does not fit the text encoder "
+            f"({text_encoder.config.vocab_size} tokens)"
+        )
+    return tokenizer
+
+
+def _load_tokenizer(kind: Any, folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenModelError(f"{folder.name}: {error}") from error
+
+
+def check_transformer(
+    transformer: Any, *, latent_channels: int, text_width: int, pooled_width: int
+) -> None:
+    """Raises BrokenModelError where a transformer does not fit what it is fed.
+
+    Args:
+        latent_channels: per position that it takes.
+        text_width: numbers per token of text.
+        pooled_width: numbers of a text as a whole.
+    """
+    config = transformer.config
+    for reads, written, what in (
+        (config.in_channels, latent_channels, "latent channels"),
+        (config.joint_attention_dim, text_width, "numbers per token of text"),
+        (config.pooled_projection_dim, pooled_width, "numbers of a text as a whole"),
+    ):
+        if reads != written:
+            raise BrokenModelError(f"transformer takes {reads} {what}, the rest makes {written}")
 
 
 def check_unet(unet: Any, vae: Any, text_width: int) -> None:

@@ -9,8 +9,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from rockiln.engine.families.clip_text import dropped_text, token_ids
-from rockiln.engine.families.interface import Components, Conditioning, Family, PromptText
+from rockiln.engine.families.interface import (
+    Components,
+    Conditioning,
+    DroppedText,
+    Family,
+    PromptText,
+)
 from rockiln.engine.families.latents import decode_latents, draw_noise
 from rockiln.engine.families.loading import (
     WEIGHTS_OPTIONS,
@@ -18,7 +23,11 @@ from rockiln.engine.families.loading import (
     load_clip_tokenizer,
     load_module,
 )
-from rockiln.registry.folder import LAYOUTS, component_weights, read_json
+from rockiln.engine.families.text import past_window, token_ids
+from rockiln.engine.families.timesteps import by_steps
+from rockiln.registry.json_file import read_json
+from rockiln.registry.layouts import LAYOUTS
+from rockiln.registry.weights import component_weights
 
 
 def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
@@ -48,6 +57,11 @@ def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
     return {"prompt_embeds": hidden.to(components.dtype)}
 
 
+def dropped_text(components: Components, text: str) -> DroppedText | None:
+    """What lies past the tokenizer's window."""
+    return past_window(components.tokenizers["tokenizer"], text)
+
+
 def predict(
     components: Components,
     latents: torch.Tensor,
@@ -70,6 +84,7 @@ FAMILY = Family(
     load=load,
     encode_prompt=encode_prompt,
     dropped_text=dropped_text,
+    set_timesteps=by_steps,
     prepare_latents=draw_noise,
     predict=predict,
     decode=decode_latents,

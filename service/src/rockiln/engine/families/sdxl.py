@@ -10,8 +10,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.engine.families.clip_text import dropped_text, token_ids
-from rockiln.engine.families.interface import Components, Conditioning, Family, PromptText
+from rockiln.engine.families.interface import (
+    Components,
+    Conditioning,
+    DroppedText,
+    Family,
+    PromptText,
+)
 from rockiln.engine.families.latents import decode_latents, draw_noise
 from rockiln.engine.families.loading import (
     WEIGHTS_OPTIONS,
@@ -19,7 +24,12 @@ from rockiln.engine.families.loading import (
     load_clip_tokenizer,
     load_module,
 )
-from rockiln.registry.folder import INDEX_NAME, LAYOUTS, component_weights, read_json
+from rockiln.engine.families.text import past_window, token_ids
+from rockiln.engine.families.timesteps import by_steps
+from rockiln.registry.folder import INDEX_NAME
+from rockiln.registry.json_file import read_json
+from rockiln.registry.layouts import LAYOUTS
+from rockiln.registry.weights import component_weights
 
 _SIZE_NUMBERS = 6  # original size, crop, target size
 
@@ -82,6 +92,11 @@ def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
     }
 
 
+def dropped_text(components: Components, text: str) -> DroppedText | None:
+    """What lies past the tokenizer's window."""
+    return past_window(components.tokenizers["tokenizer"], text)
+
+
 def predict(
     components: Components,
     latents: torch.Tensor,
@@ -124,6 +139,7 @@ FAMILY = Family(
     load=load,
     encode_prompt=encode_prompt,
     dropped_text=dropped_text,
+    set_timesteps=by_steps,
     prepare_latents=draw_noise,
     predict=predict,
     decode=decode_latents,
