@@ -12,7 +12,7 @@ DiffusionScheduler = Literal[
     "dpmpp_2m", "dpmpp_2m_karras", "ddim", "euler", "euler_ancestral", "unipc"
 ]
 FlowScheduler = Literal["flow_euler"]
-SchedulerName = DiffusionScheduler | FlowScheduler
+SchedulerName = Literal[DiffusionScheduler, FlowScheduler]
 # Which of them a model takes depends on what its network predicts: noise, or a flow.
 DIFFUSION_SCHEDULERS: tuple[str, ...] = get_args(DiffusionScheduler)
 FLOW_SCHEDULERS: tuple[str, ...] = get_args(FlowScheduler)
