@@ -97,10 +97,11 @@ class Builder:
             self.ensure(image.spec.parent)
             parent_reference = self.planned[image.spec.parent].reference
         else:
-            parent_reference = self.rootfs.reference
+            parent_reference = image.spec.ground or self.rootfs.reference
             if self.engine.inspect_image(parent_reference) is None:
                 raise EngineError(
-                    f"{parent_reference} is not there; make it first (rockiln_rootfs_image)"
+                    f"{parent_reference} is not there; make it first "
+                    f"({'rockiln_vendor_image' if image.spec.ground else 'rockiln_rootfs_image'})"
                 )
         self._build(image, parent_reference)
         return True
@@ -179,7 +180,7 @@ def stage_wheels(
     """Hand over the wheels of the host's wheel folders that this image's locks (or torch) name."""
     if not image.spec.locks:
         return []
-    names = {"torch"} if "TORCH_VERSION" in image.spec.build_args else set()
+    names = {"torch"} if image.spec.build_args.get("TORCH_SHA256") else set()
     for lock in image.spec.locks:
         names |= locked_names((context / lock).read_text(encoding="utf-8"))
     staged = []

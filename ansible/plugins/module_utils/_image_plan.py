@@ -36,6 +36,7 @@ class ImageSpec:
     parent: str | None
     parent_arg: str
     locks: tuple[str, ...]
+    ground: str = ""  # an image that is not ours to stand on; its digest where one is known
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ImageSpec:
@@ -47,6 +48,7 @@ class ImageSpec:
             parent=row.get("parent"),
             parent_arg=str(row.get("parent_arg") or "BASE"),
             locks=tuple(row.get("locks") or ()),
+            ground=str(row.get("ground") or ""),
         )
 
 
@@ -100,7 +102,7 @@ def plan_image(context: Path, spec: ImageSpec, *, parent_digest: str, refresh: s
         for path in input_files(context, [spec.containerfile, *spec.inputs])
     }
     table.update({f"arg {key}": value for key, value in spec.build_args.items()})
-    table[f"parent {spec.parent or 'rootfs'}"] = parent_digest[:TAG_DIGITS]
+    table[f"parent {spec.parent or spec.ground or 'rootfs'}"] = parent_digest[:TAG_DIGITS]
     if refresh:
         table["refresh"] = refresh
     whole = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
@@ -118,7 +120,8 @@ def plan_images(
             raise ImagePlanError(
                 f"{spec.name} names parent {spec.parent}, which does not stand before it"
             )
-        parent = planned[spec.parent].inputs_sha256 if spec.parent else rootfs_digest
+        ground = hashlib.sha256(spec.ground.encode()).hexdigest() if spec.ground else rootfs_digest
+        parent = planned[spec.parent].inputs_sha256 if spec.parent else ground
         planned[spec.name] = plan_image(context, spec, parent_digest=parent, refresh=refresh)
     return planned
 

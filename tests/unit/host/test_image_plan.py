@@ -103,3 +103,12 @@ def test_labels_carry_the_table_that_diff_shows(tree: Path) -> None:
 )
 def test_an_image_of_someone_else_has_no_table(labels: dict[str, str] | None) -> None:
     assert table_of_labels(labels) == {}
+
+
+def test_an_image_on_a_vendors_ground_follows_that_ground_alone(tree: Path) -> None:
+    row = {**ROWS[0], "name": "rocm", "ground": "vendor/image@sha256:1"}
+    base = plan_images(tree, [row], rootfs_key="bookworm")["rocm"]
+    moved = {**row, "ground": "vendor/image@sha256:2"}
+    assert plan_images(tree, [row], rootfs_key="trixie")["rocm"].reference == base.reference
+    assert plan_images(tree, [moved], rootfs_key="bookworm")["rocm"].reference != base.reference
+    assert "parent vendor/image@sha256:1" in base.table
