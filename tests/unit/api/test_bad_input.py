@@ -148,7 +148,7 @@ def test_an_error_nobody_expected_is_answered_without_its_inside(
     def fail() -> None:
         raise RuntimeError("secret inside")
 
-    monkeypatch.setattr(front.store.jobs, "queue_depth", fail)
+    monkeypatch.setattr(front.store.jobs, "queue", fail)
     with capture_logs() as logged:
         answer = front.client.get("/system")
     assert (answer.status_code, answer.mimetype) == (500, PROBLEM_TYPE)

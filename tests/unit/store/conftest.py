@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rockiln.settings import Settings
+from rockiln.store.boot_clock import Tick
 from rockiln.store.jobs import JobStore
 from rockiln.store.store import Store
 
@@ -21,6 +22,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    def tick(self) -> Tick:
+        """The boot clock, which goes with it."""
+        return Tick("this boot", self.now)
 
 
 @pytest.fixture
@@ -43,4 +48,4 @@ def clock() -> Clock:
 
 @pytest.fixture
 def jobs(store: Store, clock: Clock) -> JobStore:
-    return JobStore(store.database, clock=clock)
+    return JobStore(store.database, clock=clock, tick=clock.tick)

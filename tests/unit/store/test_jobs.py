@@ -15,7 +15,7 @@ from rockiln.domain.errors import (
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.job import JobState
 from rockiln.store.jobs import JobStore
-from rockiln.store.records import Job, Lease, Picture
+from rockiln.store.records import Job, Lease, Picture, QueueLimits
 from support.parameters import parameters
 from unit.store.conftest import Clock
 
@@ -34,7 +34,7 @@ A_PICTURE = Picture(
 
 
 def submit(jobs: JobStore, num_images: int = 1) -> Job:
-    return jobs.submit(parameters(num_images=num_images), queue_max_jobs=10)
+    return jobs.submit(parameters(num_images=num_images), limits=QueueLimits(max_jobs=10))
 
 
 def lease(jobs: JobStore, worker: str = "cpu0") -> Lease:
@@ -200,9 +200,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(jobs: JobStore, clock: 
     held = lease(jobs)
     clock.now += 20
     make_picture(jobs, held)
-    jobs.submit(parameters(), queue_max_jobs=1)
+    jobs.submit(parameters(), limits=QueueLimits(max_jobs=1))
     with pytest.raises(QueueFullError) as refused:
-        jobs.submit(parameters(), queue_max_jobs=1)
+        jobs.submit(parameters(), limits=QueueLimits(max_jobs=1))
     assert refused.value.members["retry_after_seconds"] == 20
     assert jobs.get(done.id).state == "done"
 
@@ -210,13 +210,16 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(jobs: JobStore, clock: 
 def test_an_idempotency_key_names_one_job(jobs: JobStore) -> None:
     def send(digest: str) -> Job:
         return jobs.submit(
-            parameters(), queue_max_jobs=10, idempotency_key="k", request_digest=digest
+            parameters(),
+            limits=QueueLimits(max_jobs=10),
+            idempotency_key="k",
+            request_digest=digest,
         )
 
     assert send("a").id == send("a").id
     with pytest.raises(IdempotencyConflictError):
         send("b")
-    assert jobs.queue_depth()["waiting"] == 1
+    assert jobs.queue().waiting == 1
 
 
 def test_a_step_the_life_of_a_job_does_not_have_is_refused(jobs: JobStore) -> None:

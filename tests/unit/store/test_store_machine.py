@@ -14,7 +14,7 @@ from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.job import JobState
 from rockiln.settings import Settings
 from rockiln.store.jobs import JobStore
-from rockiln.store.records import Lease, Picture
+from rockiln.store.records import Lease, Picture, QueueLimits
 from rockiln.store.store import Store
 from support.parameters import parameters
 from unit.store.conftest import Clock
@@ -33,7 +33,7 @@ class JobMachine(RuleBasedStateMachine):
         self.store = Store(Settings(public_dir=root, data_dir=root))
         self.store.prepare()
         self.clock = Clock()
-        self.jobs = JobStore(self.store.database, clock=self.clock)
+        self.jobs = JobStore(self.store.database, clock=self.clock, tick=self.clock.tick)
         self.accepted: list[str] = []
         self.leases: list[Lease] = []
         self.published: dict[tuple[str, int], str] = {}
@@ -45,7 +45,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(num_images=st.integers(1, 2))
     def submit(self, num_images: int) -> None:
-        job = self.jobs.submit(parameters(num_images=num_images), queue_max_jobs=100)
+        job = self.jobs.submit(parameters(num_images=num_images), limits=QueueLimits(max_jobs=100))
         self.accepted.append(job.id)
 
     @rule(worker=st.sampled_from(["a", "b"]))

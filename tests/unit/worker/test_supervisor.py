@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rockiln.settings import Settings
-from rockiln.store.records import Job, Worker
+from rockiln.store.records import Job, QueueLimits, Worker
 from rockiln.store.store import Store
 from rockiln.worker.supervisor import EXIT_LOCKED
 from support import scripted_engine
@@ -64,7 +64,7 @@ class Bench:
         )
 
     def submit(self, **changes: Any) -> Job:
-        job = self.store.jobs.submit(parameters(**changes), queue_max_jobs=10)
+        job = self.store.jobs.submit(parameters(**changes), limits=QueueLimits(max_jobs=10))
         self.store.wake("worker")
         return job
 

@@ -19,7 +19,7 @@ from rockiln.domain.errors import (
 )
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import SEED_MAX, GenerationRequest, PictureFormat
-from rockiln.store.records import Job
+from rockiln.store.records import Job, QueueLimits
 
 # Visible ASCII: what fits into a header and a log line.
 KEY_PATTERN = "^[!-~]{1,255}$"
@@ -70,7 +70,7 @@ def accept_job(
         )
     job = store.jobs.submit(
         parameters,
-        queue_max_jobs=settings.queue_max_jobs,
+        limits=QueueLimits(max_jobs=settings.queue_max_jobs),
         idempotency_key=idempotency_key,
         request_digest=_digest(request),
     )

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.orm import Session
 
 _WRITE = "rockiln_write"
+_EVENTS = "rockiln_events"
+# Any number will do, as long as everybody uses the same.
+_EVENT_LOCK = 7_262_001
 
 
 class Database:
@@ -35,9 +38,25 @@ class Database:
         engine = self.engine.execution_options(**{_WRITE: True})
         with Session(engine) as session, session.begin():
             yield session
+            self._write_events(session)
+
+    def _write_events(self, session: Session) -> None:
+        """Last in the transaction, one writer at a time: who reads a number has seen all below."""
+        events = session.info.pop(_EVENTS, [])
+        if events and self.engine.dialect.name == "postgresql":
+            session.flush()
+            session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _EVENT_LOCK})
+        for event_row in events:
+            session.add(event_row)
+            session.flush()  # one by one, in their order
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def log_event(session: Session, event_row: object) -> None:
+    """Adds a line to the log when the transaction is about to commit."""
+    session.info.setdefault(_EVENTS, []).append(event_row)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

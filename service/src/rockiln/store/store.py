@@ -5,13 +5,15 @@ from __future__ import annotations
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.store.database import Database, migrate
+from rockiln.store.events import AttemptStore, EventStore
+from rockiln.store.experience import RefusalStore, RungStore
 from rockiln.store.jobs import JobStore
 from rockiln.store.wake import Audience, WakeReceiver, wake
 from rockiln.store.workers import WorkerStore
 
 
 class Store:
-    """Jobs, workers, artefacts and wake-ups of one site."""
+    """Everything that is kept of one site, and its wake-ups."""
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.store_dir
@@ -19,6 +21,10 @@ class Store:
         self.database = Database(settings.database_url)
         self.jobs = JobStore(self.database)
         self.workers = WorkerStore(self.database)
+        self.events = EventStore(self.database)
+        self.attempts = AttemptStore(self.database)
+        self.rungs = RungStore(self.database)
+        self.refusals = RefusalStore(self.database)
         self.artefacts = ArtefactStore(settings.artefacts_dir)
 
     def prepare(self) -> None:

@@ -34,6 +34,7 @@ class WorkerStore:
                     versions=row.versions,
                     heartbeat_at=row.heartbeat_at,
                     proof_at=row.proof_at,
+                    health=row.health,
                 )
                 for row in session.scalars(select(WorkerRow).order_by(WorkerRow.name))
             ]

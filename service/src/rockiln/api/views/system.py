@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def get_system() -> Response:
             backend=settings.backend,
             compute_device=settings.compute_device,
             workers=[_worker(worker, held) for worker in store.workers.all()],
-            queue=store.jobs.queue_depth(),
+            queue=asdict(store.jobs.queue()),
             disk=Disk(
                 free_bytes=store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes
             ),

@@ -88,7 +88,7 @@ def job_page(job_id: str) -> str:
         job=job_document(job),
         ended=job.ended,
         kind=kind_of_failure(job.state, job.failure_code) if failed else None,
-        queue=services().store.jobs.queue_depth(),
+        queue=services().store.jobs.queue(),
         checks=_checks(),
     )
 
@@ -152,7 +152,7 @@ def _home(
         default_model=catalogue.default(held.settings.default_model),
         broken_models=sorted(catalogue.broken.items()),
         jobs=[job_document(job) for job in held.store.jobs.page(limit=_RECENT_JOBS)],
-        queue=held.store.jobs.queue_depth(),
+        queue=held.store.jobs.queue(),
         workers=held.store.workers.all(),
         checks=_checks(),
     )

@@ -1,0 +1,22 @@
+"""A clock that no change of the date moves and that every process of the host shares."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Seconds since the boot ``boot``, time asleep included. Comparable within one boot."""
+
+    boot: str
+    seconds: float
+
+
+def now() -> Tick:
+    """The present tick."""
+    return Tick(_BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -1,0 +1,142 @@
+"""How a job's row moves: every function here works inside somebody's transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, object_session
+
+from rockiln.domain.errors import IllegalTransitionError, LeaseLostError, UnknownJobError
+from rockiln.domain.job import (
+    DURABLE_POINT,
+    PICTURE_TRANSITIONS,
+    TRANSITIONS,
+    JobState,
+    least_advanced,
+)
+from rockiln.domain.request import GenerationParameters
+from rockiln.store.database import log_event
+from rockiln.store.records import Job, Lease, Picture
+from rockiln.store.tables import EventRow, JobRow, PictureRow
+
+
+def find(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
+    """Raises UnknownJobError."""
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.deleted_at.is_(None))
+    row = session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise UnknownJobError(f"no job {job_id!r}")
+    return row
+
+
+def owned(session: Session, lease: Lease) -> JobRow:
+    """The row that ``lease`` is for. Raises LeaseLostError."""
+    row = find(session, lease.job_id, lock=True)
+    if (row.attempt, row.lease_owner) != (lease.attempt, lease.owner):
+        raise LeaseLostError(f"attempt {lease.attempt} no longer owns job {lease.job_id}")
+    return row
+
+
+def tell(row: JobRow, kind: str, now: float, **payload: Any) -> None:
+    """Adds a line to the log, in the transaction of the change."""
+    event = EventRow(job_id=row.id, kind=kind, payload=payload, at=now)
+    log_event(session_of(row), event)
+
+
+def session_of(row: JobRow) -> Session:
+    """The transaction that the row is changed in."""
+    session = object_session(row)
+    if session is None:
+        raise RuntimeError(f"job {row.id} is changed outside a transaction")
+    return session
+
+
+def move(row: JobRow, to: JobState) -> None:
+    """Raises IllegalTransitionError."""
+    if row.state == to:
+        return
+    if to not in TRANSITIONS[JobState(row.state)]:
+        raise IllegalTransitionError(f"job {row.id}: {row.state} to {to}")
+    row.state = to
+
+
+def move_picture(picture: PictureRow, to: JobState) -> None:
+    """Raises IllegalTransitionError."""
+    if to not in PICTURE_TRANSITIONS[JobState(picture.state)]:
+        raise IllegalTransitionError(f"picture {picture.index}: {picture.state} to {to}")
+    picture.state = to
+
+
+def denoising_picture(row: JobRow, index: int) -> PictureRow:
+    """The picture, moved to DENOISING by its first step."""
+    picture = row.pictures[index]
+    if picture.state == JobState.ACCEPTED:
+        move_picture(picture, JobState.DENOISING)
+    return picture
+
+
+def follow_pictures(row: JobRow) -> None:
+    """A job's state is that of its least advanced picture."""
+    move(row, least_advanced(JobState(picture.state) for picture in row.pictures))
+
+
+def to_durable_point(row: JobRow) -> None:
+    """What is not on disk is undone."""
+    for picture in row.pictures:
+        picture.state = DURABLE_POINT[JobState(picture.state)]
+        if picture.state == JobState.ACCEPTED:
+            picture.step = 0
+
+
+def drop_lease(row: JobRow) -> None:
+    """Nobody works on the job."""
+    row.lease_owner = row.lease_expires_at = row.lease_boot = None
+
+
+def end(row: JobRow, state: JobState, now: float) -> None:
+    """The job's last move."""
+    move(row, state)
+    drop_lease(row)
+    row.ended_at = now
+    if state is JobState.DONE:  # a retry that ended well has no failure to show
+        row.failure_code = row.failure_detail = None
+    reason = {} if row.failure_code is None else {"code": row.failure_code}
+    tell(row, state, now, **reason)
+
+
+def as_job(row: JobRow) -> Job:
+    """The row as a value."""
+    return Job(
+        seq=row.seq,
+        id=row.id,
+        state=JobState(row.state),
+        parameters=GenerationParameters(**row.parameters),
+        accepted_at=row.accepted_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        attempt=row.attempt,
+        cancel_requested=row.cancel_requested,
+        failure_code=row.failure_code,
+        failure_detail=row.failure_detail,
+        pictures=tuple(map(_picture, row.pictures)),
+        owner=row.owner,
+        purpose="warm_up" if row.purpose == "warm_up" else "picture",
+        estimated_seconds=row.estimated_seconds,
+        rungs=row.rungs,
+        killed_attempts=row.killed_attempts,
+    )
+
+
+def _picture(row: PictureRow) -> Picture:
+    return Picture(
+        index=row.index,
+        state=JobState(row.state),
+        step=row.step,
+        latents=row.latents,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        details=row.details or {},
+        warnings=tuple(row.warnings or ()),
+        seconds=row.seconds or {},
+    )

@@ -1,0 +1,246 @@
+"""What clients do with jobs: submit, look, cancel."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from rockiln.domain.errors import (
+    IdempotencyConflictError,
+    JobNotCancellableError,
+    QueueFullError,
+)
+from rockiln.domain.job import FINAL_STATES, RUNNING_STATES, WAITING_STATES, JobState
+from rockiln.domain.request import GenerationParameters
+from rockiln.store import life
+from rockiln.store.database import Database
+from rockiln.store.records import Job, Place, Purpose, Queue, QueueLimits
+from rockiln.store.tables import JobRow, PictureRow
+
+_RECENT_JOBS = 20
+
+
+class Submissions:
+    """The client's half of ``JobStore``."""
+
+    _database: Database
+    _clock: Callable[[], float]
+
+    def submit(
+        self,
+        parameters: GenerationParameters,
+        *,
+        limits: QueueLimits,
+        owner: str = "",
+        purpose: Purpose = "picture",
+        estimated_seconds: float = 0.0,
+        idempotency_key: str | None = None,
+        request_digest: str | None = None,
+    ) -> Job:
+        """Accepts a job. On return it is on disk.
+
+        Args:
+            estimated_seconds: what it will take of a device.
+
+        Raises:
+            IdempotencyConflictError: the key came with another request before.
+            QueueFullError: more waits already than ``limits`` allow.
+        """
+        stored_key = _stored_key(owner, idempotency_key)
+        row = JobRow(
+            id=uuid.uuid4().hex,
+            owner=owner,
+            purpose=purpose,
+            state=JobState.ACCEPTED,
+            parameters=parameters.as_dict(),
+            estimated_seconds=estimated_seconds,
+            idempotency_key=stored_key,
+            request_digest=request_digest,
+            accepted_at=self._clock(),
+            pictures=[
+                PictureRow(index=index, state=JobState.ACCEPTED)
+                for index in range(parameters.num_images)
+            ],
+        )
+        try:
+            with self._database.write() as session:
+                known = _repeat(session, stored_key, request_digest)
+                if known is not None:
+                    return known
+                _check_limits(session, limits, owner, estimated_seconds)
+                session.add(row)
+                session.flush()
+                life.tell(row, JobState.ACCEPTED, row.accepted_at)
+                return life.as_job(row)
+        except IntegrityError:
+            # Another process took the key between our look and our insert.
+            with self._database.read() as session:
+                known = _repeat(session, stored_key, request_digest)
+            if known is None:
+                raise
+            return known
+
+    def find_repeat(
+        self, idempotency_key: str, request_digest: str | None, *, owner: str = ""
+    ) -> Job | None:
+        """The job that this key was accepted with, if any.
+
+        Raises:
+            IdempotencyConflictError: it came with another request.
+        """
+        with self._database.read() as session:
+            return _repeat(session, _stored_key(owner, idempotency_key), request_digest)
+
+    def get(self, job_id: str) -> Job:
+        """Raises UnknownJobError."""
+        with self._database.read() as session:
+            return life.as_job(life.find(session, job_id))
+
+    def page(
+        self,
+        *,
+        limit: int,
+        before_seq: int | None = None,
+        states: Sequence[JobState] = (),
+        owner: str | None = None,
+    ) -> list[Job]:
+        """Newest first; ``before_seq`` continues a listing; ``owner`` None is everybody's."""
+        query = select(JobRow).where(_NOT_DELETED).order_by(JobRow.seq.desc()).limit(limit)
+        if before_seq is not None:
+            query = query.where(JobRow.seq < before_seq)
+        if states:
+            query = query.where(JobRow.state.in_(states))
+        if owner is not None:
+            query = query.where(JobRow.owner == owner)
+        with self._database.read() as session:
+            return [life.as_job(row) for row in session.scalars(query)]
+
+    def ended_among(self, job_ids: Sequence[str]) -> set[str]:
+        """Which of these jobs have ended, in one query."""
+        query = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.state.in_(FINAL_STATES))
+        with self._database.read() as session:
+            return set(session.scalars(query))
+
+    def counts(self) -> dict[str, int]:
+        """Kept jobs per state."""
+        query = select(JobRow.state, func.count()).where(_NOT_DELETED).group_by(JobRow.state)
+        with self._database.read() as session:
+            found = {state: count for state, count in session.execute(query)}  # noqa: C416 (typed)
+        return {state.value: found.get(state, 0) for state in JobState}
+
+    def queue(self) -> Queue:
+        """What waits and what runs, of everybody."""
+        with self._database.read() as session:
+            waiting, waiting_seconds = _load(session, JobRow.state.in_(WAITING_STATES))
+            running, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
+        return Queue(waiting, running, waiting_seconds, running_seconds)
+
+    def place(self, job_id: str) -> Place | None:
+        """Where a waiting job stands; None if it does not wait.
+
+        An estimate: between owners the queue takes turns, and a retry may overtake.
+
+        Raises:
+            UnknownJobError
+        """
+        with self._database.read() as session:
+            row = life.find(session, job_id)
+            if row.state not in WAITING_STATES:
+                return None
+            ahead, seconds = _load(session, JobRow.state.in_(WAITING_STATES), JobRow.seq < row.seq)
+            _, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
+            return Place(position=ahead + 1, seconds_ahead=seconds + running_seconds)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ends a waiting job at once; asks the worker to drop a running one.
+
+        Raises:
+            UnknownJobError, JobNotCancellableError
+        """
+        with self._database.write() as session:
+            row = life.find(session, job_id, lock=True)
+            state = JobState(row.state)
+            if state in FINAL_STATES and state is not JobState.CANCELLED:
+                raise JobNotCancellableError(f"the job is {state} already", state=state)
+            row.cancel_requested = True
+            if state in WAITING_STATES:
+                life.end(row, JobState.CANCELLED, self._clock())
+            return life.as_job(row)
+
+
+_NOT_DELETED = JobRow.deleted_at.is_(None)
+
+
+def _stored_key(owner: str, key: str | None) -> str | None:
+    """Two owners may choose the same key; the column is unique over all of them."""
+    if key is None or not owner:
+        return key
+    return hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
+
+
+def _repeat(session: Session, stored_key: str | None, request_digest: str | None) -> Job | None:
+    if stored_key is None:
+        return None
+    known = session.scalar(select(JobRow).where(JobRow.idempotency_key == stored_key))
+    if known is None:
+        return None
+    if known.request_digest != request_digest:
+        raise IdempotencyConflictError(
+            "this Idempotency-Key was used with another request", job_id=known.id
+        )
+    return life.as_job(known)
+
+
+def _load(session: Session, *which: ColumnElement[bool]) -> tuple[int, float]:
+    """Count and estimated seconds."""
+    count, seconds = session.execute(
+        select(func.count(), func.sum(JobRow.estimated_seconds)).where(*which)
+    ).one()
+    return count, float(seconds or 0.0)
+
+
+def _check_limits(
+    session: Session, limits: QueueLimits, owner: str, estimated_seconds: float
+) -> None:
+    waits = JobRow.state.in_(WAITING_STATES)
+    jobs, seconds = _load(session, waits)
+    one_job = _mean_seconds(session)
+
+    def refuse(reason: str, detail: str, after_seconds: float) -> None:
+        raise QueueFullError(
+            detail,
+            reason=reason,
+            retry_after_seconds=max(1, math.ceil(after_seconds)),
+            waiting_jobs=jobs,
+            waiting_seconds=round(seconds, 1),
+        )
+
+    if jobs >= limits.max_jobs:
+        refuse("jobs", f"{jobs} jobs wait already", one_job)
+    if limits.max_jobs_per_owner is not None and owner:
+        own, _ = _load(session, waits, JobRow.owner == owner)
+        if own >= limits.max_jobs_per_owner:
+            refuse("owner", f"{own} jobs of yours wait already", one_job * max(1, jobs / own))
+    # One job alone is never too much: it could not be sent at any other time either.
+    if limits.max_seconds is not None and jobs:
+        over = seconds + estimated_seconds - limits.max_seconds
+        if over > 0:
+            refuse("seconds", f"work for {seconds:.0f} s waits already", max(over, one_job))
+
+
+def _mean_seconds(session: Session) -> float:
+    """Mean running time of the last jobs: one place is free when one job has run."""
+    recent = session.execute(
+        select(JobRow.started_at, JobRow.ended_at)
+        .where(JobRow.state == JobState.DONE)
+        .order_by(JobRow.seq.desc())
+        .limit(_RECENT_JOBS)
+    ).all()
+    spans = [ended - started for started, ended in recent if started and ended]
+    return sum(spans) / len(spans) if spans else 1.0

@@ -1,0 +1,306 @@
+"""What workers do with jobs: lease, record, publish, end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.orm import Session
+
+from rockiln.domain.fault import Fault, FaultCode
+from rockiln.domain.job import RUNNING_STATES, WAITING_STATES, JobState
+from rockiln.domain.ladder import Rungs
+from rockiln.store import life
+from rockiln.store.boot_clock import Tick
+from rockiln.store.database import Database
+from rockiln.store.records import Job, Lease, Picture
+from rockiln.store.tables import AttemptRow, JobRow
+
+RETRY_BACKOFF_SECONDS = 0.5
+RETRY_BACKOFF_MAX_SECONDS = 30.0
+# Attempts of a job that do not count, such as those of a worker that was lost, end here too.
+UNCOUNTED_ATTEMPTS_FACTOR = 10
+
+
+class Work:
+    """The worker's half of ``JobStore``."""
+
+    _database: Database
+    _clock: Callable[[], float]
+    _tick: Callable[[], Tick]
+
+    def lease_next(self, *, worker: str, seconds: float) -> tuple[Lease, Job] | None:
+        """Takes the job whose turn it is, or None.
+
+        Owners take turns; within an owner the oldest job that may run is first.
+        """
+        now = self._clock()
+        due = _due(now)
+        with self._database.read() as session:  # most polls find nothing; they take no write lock
+            if session.scalar(due.with_only_columns(JobRow.seq).limit(1)) is None:
+                return None
+        with self._database.write() as session:
+            row = _whose_turn(session, due)
+            if row is None:
+                return None
+            life.move(row, JobState.LEASED)
+            row.attempt += 1
+            row.lease_owner = worker
+            self._extend(row, seconds)
+            row.leased_at = now
+            row.started_at = row.started_at or now
+            life.tell(row, JobState.LEASED, now, attempt=row.attempt, worker=worker)
+            return Lease(row.id, row.attempt, worker), life.as_job(row)
+
+    def renew(self, lease: Lease, *, seconds: float) -> bool:
+        """Keeps the lease. Returns whether a client wants the job cancelled.
+
+        Raises:
+            LeaseLostError: another attempt owns the job; stop working on it.
+        """
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            self._extend(row, seconds)
+            return row.cancel_requested
+
+    def record_step(self, lease: Lease, index: int, step: int) -> None:
+        """Picture ``index`` has done ``step`` steps. Raises LeaseLostError."""
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            life.denoising_picture(row, index).step = step
+            life.follow_pictures(row)
+            steps = row.parameters["num_inference_steps"]
+            life.tell(row, "step", self._clock(), index=index, step=step, steps=steps)
+
+    def record_latents(self, lease: Lease, index: int, latents: str) -> None:
+        """The final latents are durable: no later attempt denoises again. Raises LeaseLostError."""
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            picture = life.denoising_picture(row, index)
+            life.move_picture(picture, JobState.LATENTS_STORED)
+            picture.latents = latents
+            picture.step = row.parameters["num_inference_steps"]
+            life.follow_pictures(row)
+            life.tell(row, JobState.LATENTS_STORED, self._clock(), index=index)
+
+    def record_decode_started(self, lease: Lease, index: int) -> None:
+        """Raises LeaseLostError."""
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            life.move_picture(row.pictures[index], JobState.DECODING)
+            life.follow_pictures(row)
+            life.tell(row, JobState.DECODING, self._clock(), index=index)
+
+    def publish(self, lease: Lease, index: int, picture: Picture) -> Job:
+        """Publishes a picture whose file is durable, fenced by (job, index, attempt).
+
+        The last picture and ``done`` are one transaction.
+
+        Raises:
+            LeaseLostError: this attempt lost the job; nothing is published.
+        """
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            target = row.pictures[index]
+            life.move_picture(target, JobState.ENCODED)
+            life.move_picture(target, JobState.PUBLISHED)
+            target.digest = picture.digest
+            target.size_bytes = picture.size_bytes
+            target.details = picture.details
+            target.warnings = list(picture.warnings)
+            target.seconds = picture.seconds
+            target.latents = None
+            life.follow_pictures(row)
+            now = self._clock()
+            life.tell(row, JobState.PUBLISHED, now, index=index, seconds=picture.seconds)
+            if row.state == JobState.PUBLISHED:
+                life.end(row, JobState.DONE, now)
+            return life.as_job(row)
+
+    def record_warmed_up(self, lease: Lease) -> None:
+        """A warm-up has run; nobody asked for its pictures. Raises LeaseLostError."""
+        with self._database.write() as session:
+            life.end(life.owned(session, lease), JobState.DONE, self._clock())
+
+    def record_cancelled(self, lease: Lease) -> None:
+        """The engine dropped the job. Raises LeaseLostError."""
+        with self._database.write() as session:
+            life.end(life.owned(session, lease), JobState.CANCELLED, self._clock())
+
+    def give_back(self, lease: Lease) -> None:
+        """Returns a job untouched by fault: the attempt does not count. Raises LeaseLostError."""
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            life.to_durable_point(row)
+            row.attempt -= 1
+            life.drop_lease(row)
+            life.move(row, JobState.ACCEPTED)
+            life.tell(row, JobState.ACCEPTED, self._clock())
+
+    def end_attempt(
+        self,
+        lease: Lease,
+        fault: Fault,
+        *,
+        max_attempts: int,
+        rungs: Rungs | None = None,
+        climbed: bool = False,
+        evidence: str | None = None,
+    ) -> Job:
+        """An attempt died: retry from the last durable point, or end with the reason.
+
+        Args:
+            rungs: what the next attempt has to use.
+            climbed: ``rungs`` are safer than those of this attempt, which then does not count.
+            evidence: file name of what is known of the death.
+
+        Raises:
+            LeaseLostError
+        """
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            self._end_attempt(row, fault, max_attempts, rungs, climbed=climbed, evidence=evidence)
+            return life.as_job(row)
+
+    def end_stale_attempts(
+        self, fault: Fault, *, max_attempts: int, worker: str | None = None
+    ) -> list[Job]:
+        """Ends attempts whose lease ran out, or all those of ``worker``: it is known to be dead."""
+        query = select(JobRow).where(JobRow.state.in_(RUNNING_STATES))
+        if worker is None:
+            tick = self._tick()
+            query = query.where(
+                or_(
+                    JobRow.lease_boot.is_(None),
+                    JobRow.lease_boot != tick.boot,
+                    JobRow.lease_expires_at < tick.seconds,
+                )
+            )
+        else:
+            query = query.where(JobRow.lease_owner == worker)
+        with self._database.read() as session:
+            if session.scalar(query.with_only_columns(JobRow.seq).limit(1)) is None:
+                return []
+        with self._database.write() as session:
+            rows = list(session.scalars(query.with_for_update(skip_locked=True)))
+            for row in rows:
+                self._end_attempt(row, fault, max_attempts)
+            return [life.as_job(row) for row in rows]
+
+    def fail_overdue(self, seconds: float) -> list[Job]:
+        """Fails waiting jobs that were started more than ``seconds`` ago."""
+        query = select(JobRow).where(
+            JobRow.state.in_(WAITING_STATES), JobRow.started_at < self._clock() - seconds
+        )
+        with self._database.read() as session:
+            if session.scalar(query.with_only_columns(JobRow.seq).limit(1)) is None:
+                return []
+        with self._database.write() as session:
+            rows = list(session.scalars(query.with_for_update(skip_locked=True)))
+            for row in rows:
+                before = "" if row.failure_detail is None else f"; last: {row.failure_detail}"
+                row.failure_code = FaultCode.JOB_DEADLINE
+                row.failure_detail = f"not made within {seconds:g} s of its first attempt{before}"
+                life.end(row, JobState.FAILED, self._clock())
+            return [life.as_job(row) for row in rows]
+
+    def _extend(self, row: JobRow, seconds: float) -> None:
+        tick = self._tick()
+        row.lease_boot, row.lease_expires_at = tick.boot, tick.seconds + seconds
+
+    def _end_attempt(
+        self,
+        row: JobRow,
+        fault: Fault,
+        max_attempts: int,
+        rungs: Rungs | None = None,
+        *,
+        climbed: bool = False,
+        evidence: str | None = None,
+    ) -> None:
+        now = self._clock()
+        attempt = AttemptRow(
+            job_id=row.id,
+            attempt=row.attempt,
+            worker=row.lease_owner or "",
+            code=fault.code,
+            stage=fault.stage,
+            detail=fault.detail,
+            kills_engine=fault.kills_engine,
+            rungs=None if rungs is None else rungs.as_dict(),
+            evidence=evidence,
+            at=now,
+        )
+        row.killed_attempts += fault.kills_engine
+        row.counted_attempts += fault.counts and not climbed
+        life.to_durable_point(row)
+        life.session_of(row).add(attempt)
+        if row.cancel_requested:
+            life.end(row, JobState.CANCELLED, now)
+            return
+        row.failure_code, row.failure_detail = fault.code, fault.detail
+        if not fault.retryable:
+            life.end(row, JobState.FAILED, now)
+        elif row.killed_attempts >= max_attempts:
+            life.end(row, JobState.QUARANTINED, now)
+        elif (
+            row.counted_attempts >= max_attempts
+            or row.attempt >= max_attempts * UNCOUNTED_ATTEMPTS_FACTOR
+        ):
+            life.end(row, JobState.FAILED, now)
+        else:
+            life.drop_lease(row)
+            if rungs is not None:
+                row.rungs = rungs.as_dict()
+            at_once = climbed or not fault.counts
+            row.not_before = now if at_once else now + _backoff(row.counted_attempts)
+            life.move(row, JobState.RETRY_WAIT)
+            life.tell(
+                row,
+                JobState.RETRY_WAIT,
+                now,
+                code=fault.code,
+                stage=fault.stage,
+                rungs=row.rungs,
+            )
+
+
+def _backoff(attempts: int) -> float:
+    seconds: float = RETRY_BACKOFF_SECONDS * 2 ** max(0, attempts - 1)
+    return min(RETRY_BACKOFF_MAX_SECONDS, seconds)
+
+
+def _due(now: float) -> Select[Any]:
+    """Jobs that may run. A pause longer than any we give comes from a clock that was set back."""
+    return select(JobRow).where(
+        JobRow.state.in_(WAITING_STATES),
+        or_(
+            JobRow.not_before <= now,
+            JobRow.not_before > now + RETRY_BACKOFF_MAX_SECONDS,
+        ),
+    )
+
+
+def _whose_turn(session: Session, due: Select[Any]) -> JobRow | None:
+    """The oldest due job of the owner who was served longest ago, locked."""
+    oldest = due.with_only_columns(JobRow.owner, func.min(JobRow.seq)).group_by(JobRow.owner)
+    waiting = {owner: seq for owner, seq in session.execute(oldest)}  # noqa: C416 (typed)
+    served: dict[str, float] = {}
+    if len(waiting) > 1:
+        last = (
+            select(JobRow.owner, func.max(JobRow.leased_at))
+            .where(JobRow.owner.in_(waiting))
+            .group_by(JobRow.owner)
+        )
+        served = {owner: at or 0.0 for owner, at in session.execute(last)}
+    for owner in sorted(waiting, key=lambda name: (served.get(name, 0.0), waiting[name])):
+        row: JobRow | None = session.scalar(
+            due.where(JobRow.owner == owner)
+            .order_by(JobRow.seq)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        if row is not None:
+            return row
+    return None
