@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     start_seconds: float = Field(
         default=300.0, gt=0, description="Engine start to ready, beside the load of its model."
     )
+    model_load_seconds: float = Field(
+        default=120.0, ge=0, description="What loading a model may add, beside its size."
+    )
+    gib_load_seconds: float = Field(
+        default=10.0, ge=0, description="What each GiB of a model may add to its load."
+    )
     first_step_seconds: float = Field(
         default=600.0, gt=0, description="First step, and first decode, of a size not seen before."
     )

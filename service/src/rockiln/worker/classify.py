@@ -111,16 +111,19 @@ def classify(death: Death) -> Fault:
     found = _host_oom(death) or _signed(death)
     if found is not None:
         return found
+    # Nothing in this process sends these to itself; memory was looked at above.
+    outside = (
+        death.signal in {signal.SIGKILL, signal.SIGTERM} and death.oom_kills == 0 and not death.ours
+    )
     if not death.proven:
-        return Fault(FaultCode.BOOT_FAILURE, f"the engine did not start: {_words(death)}", "start")
+        detail = f"the engine did not start: {_words(death)}"
+        return Fault(FaultCode.BOOT_FAILURE, detail, "start", outside=outside)
     if death.ours:
         return Fault(FaultCode.ENGINE_DIED, _sentence(death), death.stage)
     if death.stage is None and death.signal in _CRASH_SIGNALS:
         return Fault(FaultCode.EXIT_CORRUPTION, f"the engine ended with {death.how} after its work")
     if death.signal in _CRASH_SIGNALS and death.stage in _DECODING:
         return Fault(FaultCode.DECODE_CRASH, _sentence(death), death.stage)
-    # Nothing in this process sends SIGKILL to itself; memory was looked at above.
-    outside = death.signal in {signal.SIGKILL, signal.SIGTERM} and death.oom_kills == 0
     return Fault(FaultCode.ENGINE_DIED, _sentence(death), death.stage, outside=outside)
 
 

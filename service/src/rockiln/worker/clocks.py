@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from rockiln.settings import Settings
 
 MEDIANS_ALLOWED = 8
-MODEL_LOAD_SECONDS = 120.0
-MODEL_LOAD_SECONDS_PER_GIB = 10.0
 _KEPT_TIMES = 64
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """The limits, seconds; each is the setting of its name + ``_seconds``."""
+    """The limits, seconds; each is the setting of its name + ``_seconds``.
+
+    Attributes:
+        model_load, gib_load: what loading a model adds, at least and for each GiB.
+    """
 
     start: float
+    model_load: float
+    gib_load: float
     first_step: float
     step: float
     decode: float
@@ -42,7 +46,11 @@ class Clocks:
 
     def starting(self, model_bytes: int) -> float:
         """From the spawn of a child to its Ready, the model's load included."""
-        return self.start + model_load_seconds(model_bytes)
+        return self.start + self.loading(model_bytes)
+
+    def loading(self, model_bytes: int) -> float:
+        """What loading a model may add to a clock."""
+        return self.model_load + self.gib_load * model_bytes / _GIB
 
     def stage(
         self,
@@ -73,7 +81,7 @@ class Clocks:
                 return Limit("decode", max(self.decode, MEDIANS_ALLOWED * times.decode))
             case _:
                 pass
-        extra = model_load_seconds(load_bytes) if load_bytes else 0.0
+        extra = self.loading(load_bytes) if load_bytes else 0.0
         if times.step is None and first_step:
             return Limit("first_step", max(self.first_step, self.step) + extra)
         return Limit("step", max(self.step, MEDIANS_ALLOWED * (times.step or 0.0)) + extra)
@@ -114,11 +122,6 @@ class Medians:
             step=_median(self._steps.get(key, ()), remembered.step),
             decode=_median(self._decodes.get(key, ()), remembered.decode),
         )
-
-
-def model_load_seconds(model_bytes: int) -> float:
-    """What loading a model may add to a clock."""
-    return MODEL_LOAD_SECONDS + MODEL_LOAD_SECONDS_PER_GIB * model_bytes / _GIB
 
 
 def _median(measured: Iterable[float], otherwise: float | None) -> float | None:

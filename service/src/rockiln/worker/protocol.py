@@ -79,6 +79,13 @@ class Ready(_Line):
     proof_seconds: float
 
 
+class JobTaken(_Line):
+    """The child has read the Run; whatever it dies of from here on may be the job's doing."""
+
+    event: Literal["job_taken"] = "job_taken"
+    job_id: str
+
+
 class DenoiseStarted(_Line):
     """The prompts are encoded and the model is where the plan wants it."""
 
@@ -169,7 +176,8 @@ class StartFailed(_Line):
 
 
 Progress = (
-    DenoiseStarted
+    JobTaken
+    | DenoiseStarted
     | StepDone
     | LatentsStored
     | DecodeStarted
