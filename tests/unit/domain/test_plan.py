@@ -56,7 +56,7 @@ def test_cpu_is_exact_and_never_offloads() -> None:
 
 def test_a_resident_model_is_chosen_where_it_fits_and_offload_where_it_does_not() -> None:
     placements = [plan(parameters(), model_of(3), card(gib)).placement for gib in (24, 8, 2.5)]
-    assert placements == ["resident", "resident", "sequential_offload"]
+    assert placements == ["resident", "resident", "group_offload"]
 
 
 def test_what_worked_before_is_used_before_what_is_predicted() -> None:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from rockiln.domain.model import DecoderFacts, DenoiserFacts, TextEncoderFacts
 
-# Without a fused kernel torch computes scores in float32 and keeps them before and after softmax.
-_SCORE_BYTES = 2 * 4
+# Without a fused kernel torch computes scores in float32, keeps them before and after softmax, and
+# marks rows that are masked whole.
+_SCORE_BYTES = 2 * 4 + 1
+_FLOAT32_BYTES = 4
 
 
 class _Meter:
@@ -59,63 +61,91 @@ def denoiser_peak(
         size: width and height of the latents.
         unit: bytes of one number in all samples.
     """
-    sizes = _tokens(size, len(facts.channels))
-    meter = _Meter()
-    skips: list[int] = []
+    walk = _UnetWalk(facts, _tokens(size, len(facts.channels)), unit, attention, samples)
+    walk.down()
+    walk.middle()
+    walk.up()
+    return walk.meter.peak
 
-    def keep(kept_bytes: int) -> None:
-        skips.append(kept_bytes)
-        meter.live += kept_bytes
 
-    def transformer(level: int, layers: int) -> None:
+class _UnetWalk:
+    """Down, through the middle and up again; ``skips`` wait on the way down for the way up."""
+
+    def __init__(
+        self,
+        facts: DenoiserFacts,
+        tokens: list[int],
+        unit: int,
+        attention: AttentionMemory,
+        samples: int,
+    ) -> None:
+        self.meter = _Meter()
+        self._facts = facts
+        self._units = [unit * count for count in tokens]  # bytes of one channel, per level
+        self._tokens = tokens
+        self._attention = attention
+        self._samples = samples
+        self._skips: list[int] = []
+        self._present = facts.channels[0]  # channels of the stream
+        self._held = 0  # its bytes
+
+    def down(self) -> None:
+        facts, units = self._facts, self._units
+        self.meter.spike(2 * units[0] * self._present)
+        self._keep(units[0] * self._present)
+        for level, channels in enumerate(facts.channels):
+            for _ in range(facts.layers[level]):
+                _resnet(self.meter, units[level], self._present, channels)
+                self._attend(level, facts.transformer_layers[level])
+                self._keep(units[level] * channels)
+                self._present = channels
+            if level < len(units) - 1:
+                self.meter.spike((units[level] + units[level + 1]) * channels)
+                self._keep(units[level + 1] * channels)
+
+    def middle(self) -> None:
+        unit, channels = self._units[-1], self._present
+        self._held = unit * channels
+        self.meter.live += self._held
+        _resnet(self.meter, unit, channels, channels)
+        self._attend(len(self._units) - 1, self._facts.mid_transformer_layers)
+
+    def up(self) -> None:
+        for level in reversed(range(len(self._units))):
+            # The caller holds on to the block's input until it ends.
+            entering = self._held
+            self.meter.live += entering
+            skips = sum(self._join(level) for _ in range(self._facts.layers[level] + 1))
+            self.meter.live -= skips + entering
+            if level:
+                finer = self._units[level - 1] * self._present
+                self.meter.spike(3 * finer)
+                self.meter.live += finer - self._held
+                self._held = finer
+
+    def _join(self, level: int) -> int:
+        """One residual block of the way up; the bytes of the skip that it takes in."""
+        unit, channels, skip = self._units[level], self._facts.channels[level], self._skips.pop()
+        joined = self._present + skip // unit
+        self.meter.live += unit * joined
+        _resnet(self.meter, unit, joined, channels)
+        self.meter.live += unit * (channels - joined) - self._held
+        self._held = unit * channels
+        self._attend(level, self._facts.transformer_layers[level])
+        self._present = channels
+        return skip
+
+    def _keep(self, kept_bytes: int) -> None:
+        self._skips.append(kept_bytes)
+        self.meter.live += kept_bytes
+
+    def _attend(self, level: int, layers: int) -> None:
         if layers:
-            tokens = sizes[level]
-            channels, heads = facts.channels[level], facts.heads[level]
-            scores = attention.scores(tokens, channels // heads, samples * heads)
-            _transformer(meter, unit * tokens * channels, scores)
-
-    last = len(facts.channels) - 1
-    tokens = sizes[0]
-    meter.spike(2 * unit * tokens * facts.channels[0])
-    keep(unit * tokens * facts.channels[0])
-    present = facts.channels[0]
-    for level, channels in enumerate(facts.channels):
-        tokens = sizes[level]
-        for _ in range(facts.layers[level]):
-            _resnet(meter, unit * tokens, present, channels)
-            transformer(level, facts.transformer_layers[level])
-            keep(unit * tokens * channels)
-            present = channels
-        if level < last:
-            meter.spike(unit * tokens * channels + unit * sizes[level + 1] * channels)
-            keep(unit * sizes[level + 1] * channels)
-    held = unit * tokens * present
-    meter.live += held
-    _resnet(meter, unit * tokens, present, present)
-    transformer(last, facts.mid_transformer_layers)
-    _resnet(meter, unit * tokens, present, present)
-    for level in reversed(range(len(facts.channels))):
-        tokens, channels = sizes[level], facts.channels[level]
-        block_skips = 0
-        for _ in range(facts.layers[level] + 1):
-            skip = skips.pop()
-            block_skips += skip
-            joined = present + skip // (unit * tokens)
-            # The block's input, and what it is joined to.
-            meter.live += unit * tokens * joined
-            _resnet(meter, unit * tokens, joined, channels)
-            meter.live -= unit * tokens * joined
-            meter.live += unit * tokens * channels - held
-            held = unit * tokens * channels
-            transformer(level, facts.transformer_layers[level])
-            present = channels
-        meter.live -= block_skips
-        if level:
-            finer = unit * sizes[level - 1] * present
-            meter.spike(3 * finer)
-            meter.live += finer - held
-            held = finer
-    return meter.peak
+            channels, heads = self._facts.channels[level], self._facts.heads[level]
+            scores = self._attention.scores(
+                self._tokens[level], channels // heads, self._samples * heads
+            )
+            _transformer(self.meter, self._units[level] * channels, scores)
 
 
 def decoder_peak(
@@ -128,13 +158,14 @@ def decoder_peak(
     tokens = -(-width // facts.scale) * -(-height // facts.scale)
     present = facts.channels[-1]
     meter.live = item_bytes * tokens * present
-    _resnet(meter, item_bytes * tokens, present, present)
+    exact = item_bytes == _FLOAT32_BYTES
+    _resnet(meter, item_bytes * tokens, present, present, exact=exact)
     if facts.mid_attention:
         meter.spike(6 * item_bytes * tokens * present)
         meter.spike(5 * item_bytes * tokens * present + attention.scores(tokens, present, 1))
     for place, channels in enumerate(reversed(facts.channels)):
         for _ in range(facts.layers + 1):
-            _resnet(meter, item_bytes * tokens, present, channels)
+            _resnet(meter, item_bytes * tokens, present, channels, exact=exact)
             meter.live += item_bytes * tokens * (channels - present)
             present = channels
         if place < levels - 1:
@@ -163,15 +194,22 @@ def _tokens(size: tuple[int, int], levels: int) -> list[int]:
     return [-(-width // (1 << level)) * -(-height // (1 << level)) for level in range(levels)]
 
 
-def _resnet(meter: _Meter, unit: int, present: int, channels: int) -> None:
-    """A residual block; ``unit`` is the bytes of one channel. Its input is live already."""
-    meter.spike(unit * (2 * present + channels))
-    meter.spike(unit * 3 * present)
+def _resnet(meter: _Meter, unit: int, present: int, channels: int, *, exact: bool = False) -> None:
+    """A residual block; ``unit`` is the bytes of one channel. Its input is live already.
+
+    Args:
+        exact: in float32, whose kernels work in another memory format on copies of their own.
+    """
+    # Norm, activation and its copy in the convolution's memory format.
+    workspace = present + channels if exact else 0
+    meter.spike(unit * (2 * present + channels + workspace))
     meter.spike(unit * (4 if present != channels else 3) * channels)
 
 
 def _transformer(meter: _Meter, tensor: int, scores: int) -> None:
     """An attention and its feed-forward; ``tensor`` is the bytes of one tensor of the level."""
-    meter.spike(7 * tensor + scores)
-    # Residual, stream and norm; twice four times the width, its half through gelu, their product.
-    meter.spike((3 + 8 + 4 + 4) * tensor)
+    # Residual, stream, norm, query, key, value and result; plain attention has them in float32 too.
+    meter.spike(7 * tensor + (8 * tensor + scores if scores else 0))
+    # Residual, stream, norm and the last attention's result; twice four times the width, its half
+    # through gelu, their product.
+    meter.spike((4 + 8 + 4 + 4) * tensor)

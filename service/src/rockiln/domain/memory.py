@@ -18,7 +18,6 @@ from rockiln.domain.activations import (
 from rockiln.domain.ladder import (
     DENOISE_LADDER,
     MIOPEN_RUNGS,
-    OFFLOAD_RUNGS,
     Capabilities,
     DecodeRung,
     DenoiseRung,
@@ -32,7 +31,7 @@ from rockiln.domain.model import (
     ModelProfile,
 )
 from rockiln.domain.request import SIDE_GRID_PX
-from rockiln.domain.weights import largest_block_share, largest_layer_share
+from rockiln.domain.weights import block_shares, layer_shares
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -46,16 +45,20 @@ TILE_PX: dict[DecodeRung, int] = {
 }
 MIB = 1 << 20
 # The driver's own share of a process: context, code objects, library handles and workspaces.
-CONTEXT_BYTES = 600 * MIB
-# What the caching allocator holds beyond what is in use.
-ALLOCATOR_SLACK = 0.05
+CONTEXT_BYTES = 720 * MIB
+# Workspaces of the matrix libraries, and the ends of the allocator's segments.
+WORKSPACE_BYTES = 78 * MIB
+# What the allocator needs beyond the tensors in use: its blocks are larger, and some lie between.
+# Measured as the smallest cap under which a job still ran (service/docs/memory.md).
+WEIGHTS_SLACK = 0.065
+ACTIVATIONS_SLACK = 0.10
 # Interpreter and libraries of an engine child.
 PROCESS_BYTES = 1200 * MIB
 # Of the scores of one slice of attention (``engine.attention``).
 SLICE_SCORES_BYTES = 256 * MIB
 # Of a host's memory; the rest is for the system and the other processes of the service.
 HOST_SHARE = 0.9
-DENOISER, DECODER = "unet", "vae"
+DENOISERS, DECODER = frozenset({"unet", "transformer"}), "vae"
 _SIZE_STEP_PX = 64
 # A model whose configs do not tell its shape is taken for one of SDXL's, the largest UNet run here.
 UNKNOWN_SHAPE = Architecture(
@@ -139,19 +142,20 @@ def estimate(
         }
         peak = max(stages.values())
         return Estimate(peak, peak, stages)
-    on_device = _placed(shape, weights, rungs, unload_before_decode=unload_before_decode)
+    at_denoise = _pieces(model.architecture, weights, rungs, activations["denoise"])
+    on_device = _placed(weights, rungs, at_denoise, unload_before_decode=unload_before_decode)
     stages = {
-        stage: round((on_device[stage] + activations[stage]) * (1 + ALLOCATOR_SLACK))
+        stage: round(
+            on_device[stage] * (1 + WEIGHTS_SLACK) + activations[stage] * (1 + ACTIVATIONS_SLACK)
+        )
+        + WORKSPACE_BYTES
         + CONTEXT_BYTES
         for stage in activations
     }
-    offloaded = rungs.denoise in OFFLOAD_RUNGS
-    on_host = PROCESS_BYTES + (weights.total if offloaded else weights.largest)
+    on_host = PROCESS_BYTES + weights.total
     if rungs.decode is DecodeRung.CPU:
         stages["decode"] = CONTEXT_BYTES
         on_host += activations["decode"]
-    elif unload_before_decode and not offloaded:
-        on_host += weights.denoiser
     return Estimate(max(stages.values()), on_host, stages)
 
 
@@ -175,41 +179,42 @@ class _Weights:
     def of(cls, model: ModelProfile, dtype: Dtype, decoder_dtype: Dtype) -> Self:
         loaded = model.loaded_bytes(ITEM_BYTES[dtype])
         decoder = model.loaded_bytes(ITEM_BYTES[decoder_dtype]).get(DECODER, 0)
-        rest = sum(size for name, size in loaded.items() if name not in {DECODER, DENOISER})
-        return cls(rest, loaded.get(DENOISER, 0), decoder)
+        denoiser = sum(size for name, size in loaded.items() if name in DENOISERS)
+        encoders = sum(loaded.values()) - loaded.get(DECODER, 0) - denoiser
+        return cls(encoders, denoiser, decoder)
 
     @property
     def total(self) -> int:
         return self.encoders + self.denoiser + self.decoder
 
-    @property
-    def largest(self) -> int:
-        return max(self.encoders, self.denoiser, self.decoder)
-
 
 def _placed(
-    shape: Architecture, weights: _Weights, rungs: Rungs, *, unload_before_decode: bool
+    weights: _Weights, rungs: Rungs, at_denoise: int, *, unload_before_decode: bool
 ) -> dict[str, int]:
     """Weights on the device in each stage."""
+    if rungs.denoise in {DenoiseRung.FULL, DenoiseRung.SLICED}:
+        at_decode = weights.decoder if unload_before_decode else weights.total
+        return {"encode_prompt": weights.total, "denoise": weights.total, "decode": at_decode}
+    return {"encode_prompt": weights.encoders, "denoise": at_denoise, "decode": weights.decoder}
+
+
+def _pieces(
+    architecture: Architecture | None, weights: _Weights, rungs: Rungs, activations: int
+) -> int:
+    """Weights of an offloaded denoiser that count at the peak of its forward.
+
+    The largest pieces are at the coarsest levels, where no more than a quarter of the peak's
+    activations are live.
+    """
     match rungs.denoise:
-        case DenoiseRung.FULL | DenoiseRung.SLICED:
-            at_decode = weights.decoder if unload_before_decode else weights.total
-            return {
-                "encode_prompt": weights.total,
-                "denoise": weights.total,
-                "decode": at_decode,
-            }
         case DenoiseRung.MODEL_OFFLOAD:
-            share = 1.0
+            return weights.denoiser
         case DenoiseRung.GROUP_OFFLOAD:
-            share = largest_block_share(shape)
+            shares = block_shares(architecture)
         case _:
-            share = largest_layer_share(shape)
-    return {
-        "encode_prompt": weights.encoders,
-        "denoise": round(weights.denoiser * share),
-        "decode": weights.decoder,
-    }
+            shares = layer_shares(architecture)
+    largest = round(shares.largest * weights.denoiser) - activations * 3 // 4
+    return max(round(shares.finest * weights.denoiser), largest)
 
 
 def _activations(

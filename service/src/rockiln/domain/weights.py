@@ -1,66 +1,100 @@
-"""Which share of a denoiser's weights its largest block and its largest layer hold. Pure."""
+"""Which share of a denoiser's weights its blocks and layers hold. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rockiln.domain.model import Architecture, DenoiserFacts
 
 
-def largest_block_share(architecture: Architecture) -> float:
-    """Of the weights on the device at once when a denoiser is offloaded block by block."""
-    blocks = _blocks(architecture.denoiser)
-    # The middle block and the ends stay for the whole forward: they are in no list of blocks.
-    return (blocks["mid"] + max(size for name, size in blocks.items() if name != "mid")) / sum(
-        blocks.values()
+@dataclass(frozen=True)
+class PieceShares:
+    """Shares of a denoiser's weights that are on the device at once.
+
+    Attributes:
+        finest: of the largest piece at the finest level, where activations peak.
+        largest: of the largest piece of all, where a UNet's activations are small.
+    """
+
+    finest: float
+    largest: float
+
+
+# Of a denoiser that is no UNet: a double block of FLUX.1 is 0.028, its widest layer 0.010.
+_OTHER_BLOCKS = PieceShares(0.06, 0.06)
+_OTHER_LAYERS = PieceShares(0.03, 0.03)
+
+
+def block_shares(architecture: Architecture | None) -> PieceShares:
+    """Where a denoiser is offloaded block by block."""
+    return _OTHER_BLOCKS if architecture is None else _shares(architecture.denoiser, 0)
+
+
+def layer_shares(architecture: Architecture | None) -> PieceShares:
+    """Where a denoiser is offloaded layer by layer."""
+    return _OTHER_LAYERS if architecture is None else _shares(architecture.denoiser, 1)
+
+
+def _shares(facts: DenoiserFacts, column: int) -> PieceShares:
+    pieces = [*_resnets(facts), *_transformer_blocks(facts)]
+    whole = denoiser_parameters(facts)
+    return PieceShares(
+        max(sizes[column] for level, sizes in pieces if level == 0) / whole,
+        max(sizes[column] for _, sizes in pieces) / whole,
     )
 
 
-def largest_layer_share(architecture: Architecture) -> float:
-    """Of the weights on the device at once when a denoiser is offloaded layer by layer."""
-    facts = architecture.denoiser
-    widest = max(facts.channels)
-    convolution = 9 * 2 * widest * widest
-    feed_forward = 8 * widest * widest if any(facts.transformer_layers) else 0
-    return max(convolution, feed_forward) / sum(_blocks(facts).values())
+def denoiser_parameters(facts: DenoiserFacts) -> int:
+    """All of a UNet's, but for biases, norms and its embeddings."""
+    ends = 9 * facts.channels[0] * facts.latent_channels * 2
+    samplers = sum(
+        9 * channels * channels for channels in (*facts.channels[:-1], *facts.channels[1:])
+    )
+    projections = sum(
+        2 * facts.channels[level] ** 2 * places for level, places, _ in _attentions(facts)
+    )
+    blocks = sum(sizes[0] for _, sizes in [*_resnets(facts), *_transformer_blocks(facts)])
+    return ends + samplers + projections + blocks
 
 
-def _blocks(facts: DenoiserFacts) -> dict[str, int]:
-    """Parameters per block, biases and norms left out."""
+def _resnets(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Level, and (parameters, those of its largest layer) of each residual block."""
     embedding = 4 * facts.channels[0]
-    sizes = {}
-    skips = [facts.channels[0]]
-    present = facts.channels[0]
-    last = len(facts.channels) - 1
 
-    def resnet(before: int, after: int) -> int:
+    def resnet(before: int, after: int) -> tuple[int, int]:
         shortcut = before * after if before != after else 0
-        return 9 * before * after + 9 * after * after + embedding * after + shortcut
+        first, second = 9 * before * after, 9 * after * after
+        return first + second + embedding * after + shortcut, max(first, second)
 
-    def attention(level: int, layers: int) -> int:
-        width = facts.channels[level]
-        if not layers:
-            return 0
-        one = 4 * width**2 + 2 * width**2 + 2 * width * facts.cross_attention_width
-        return 2 * width**2 + layers * (one + 12 * width**2)
-
+    present, skips = facts.channels[0], [facts.channels[0]]
     for level, channels in enumerate(facts.channels):
-        size = 0
         for _ in range(facts.layers[level]):
-            size += resnet(present, channels) + attention(level, facts.transformer_layers[level])
+            yield level, resnet(present, channels)
             present = channels
             skips.append(channels)
-        if level < last:
-            size += 9 * channels * channels
+        if level < len(facts.channels) - 1:
             skips.append(channels)
-        sizes[f"down{level}"] = size
-    sizes["mid"] = 2 * resnet(present, present) + attention(last, facts.mid_transformer_layers)
+    yield from [(len(facts.channels) - 1, resnet(present, present))] * 2
     for level in reversed(range(len(facts.channels))):
-        size, channels = 0, facts.channels[level]
         for _ in range(facts.layers[level] + 1):
-            size += resnet(present + skips.pop(), channels) + attention(
-                level, facts.transformer_layers[level]
-            )
-            present = channels
-        if level:
-            size += 9 * channels * channels
-        sizes[f"up{level}"] = size
-    return sizes
+            yield level, resnet(present + skips.pop(), facts.channels[level])
+            present = facts.channels[level]
+
+
+def _transformer_blocks(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Likewise of each transformer block."""
+    for level, places, layers in _attentions(facts):
+        width = facts.channels[level]
+        own, cross = 4 * width**2, 2 * width**2 + 2 * width * facts.cross_attention_width
+        sizes = (own + cross + 12 * width**2, 8 * width**2)
+        yield from [(level, sizes)] * (places * layers)
+
+
+def _attentions(facts: DenoiserFacts) -> Iterator[tuple[int, int, int]]:
+    """(level, how many attentions, transformer blocks in each), the middle one included."""
+    for level, layers in enumerate(facts.transformer_layers):
+        if layers:
+            yield level, 2 * facts.layers[level] + 1, layers
+    if facts.mid_transformer_layers:
+        yield len(facts.channels) - 1, 1, facts.mid_transformer_layers

@@ -28,7 +28,11 @@ class Placement:
         name: PlacementName = "resident",
         decode_device: torch.device | None = None,
     ) -> None:
-        self._stages = family.stages
+        # A model may lack a part that its family has, such as the largest text encoder.
+        self._stages: dict[Stage, list[str]] = {
+            stage: [name for name in names if name in components.modules]
+            for stage, names in family.stages.items()
+        }
         self._components = components
         self._decode_device = decode_device or components.device
         self._name = name
