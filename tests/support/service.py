@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -89,8 +90,14 @@ class Service:
         eventually(self.is_ready, "the service is ready", seconds=READY_SECONDS)
 
     def is_ready(self) -> bool:
+        return self._says_ok("/readyz")
+
+    def is_alive(self) -> bool:
+        return self._says_ok("/livez")
+
+    def _says_ok(self, path: str) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
+            return httpx.get(f"{self.url}{path}", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
@@ -148,6 +155,19 @@ class Service:
         return eventually(
             lambda: next(iter(self.processes(ENGINE_MODULE)), None), "an engine process"
         )
+
+    def kill_all(self) -> None:
+        """SIGKILL of every process of the service, at once."""
+        if self._process is None:
+            return
+        root = psutil.Process(self._process.pid)
+        victims = [*root.children(recursive=True), root]
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.send_signal(signal.SIGKILL)
+        psutil.wait_procs(victims, timeout=30)
+        self._process.wait(30)
+        self._process = None
 
     def kill(self, process: psutil.Process) -> None:
         """SIGKILL, and gone on return."""

@@ -122,6 +122,7 @@ def _obey(line: bytes, engine: Engine, send: Send) -> None:
         return
     match command:
         case protocol.Run():
+            send(protocol.JobTaken(job_id=command.job_id))
             engine.submit(command)
         case protocol.Cancel():
             engine.cancel(command.job_id)

@@ -52,7 +52,7 @@ class RestartBudget:
         """Takes a death in; returns how long to wait before the next start, seconds.
 
         Args:
-            proven: the engine had said Ready before.
+            proven: the engine had said Ready before, or was not let.
             doubts_device: the device may not work any more; the next proof decides.
         """
         self._note_health(now)

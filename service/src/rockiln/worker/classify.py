@@ -55,6 +55,7 @@ class Death:
         output: the last lines it printed.
         kernel_lines: what the kernel logged meanwhile; empty too if its log cannot be read.
         oom_kills: kills for memory that were counted meanwhile; None: no counter can be read.
+        told: what it said itself before it left: class and words.
     """
 
     pid: int
@@ -66,6 +67,7 @@ class Death:
     output: tuple[str, ...] = field(default=())
     kernel_lines: tuple[str, ...] = field(default=())
     oom_kills: int | None = None
+    told: tuple[FaultCode, str] | None = None
 
     @property
     def signal(self) -> signal.Signals | None:
@@ -78,7 +80,11 @@ class Death:
         """In words: "signal SIGKILL", "exit status 1"."""
         if self.returncode is None:
             return "it cannot be killed"
-        return f"exit status {self.returncode}" if self.signal is None else f"signal {self.signal.name}"
+        return (
+            f"exit status {self.returncode}"
+            if self.signal is None
+            else f"signal {self.signal.name}"
+        )
 
 
 @cache
@@ -106,28 +112,53 @@ def classify_text(text: str) -> FaultCode | None:
 
 def classify(death: Death) -> Fault:
     """The one fault that a death is. Unknown ones are ``engine_died``."""
-    if death.expired:
-        return _clock(death)
-    found = _host_oom(death) or _signed(death)
-    if found is not None:
-        return found
-    # Nothing in this process sends these to itself; memory was looked at above.
-    outside = (
-        death.signal in {signal.SIGKILL, signal.SIGTERM} and death.oom_kills == 0 and not death.ours
+    rules = (_told, _clock, _host_oom, _signed, _boot, _ended_by_us, _crash)
+    found = (rule(death) for rule in rules)
+    unknown = Fault(
+        FaultCode.ENGINE_DIED, _sentence(death), death.stage, outside=_killed_by_others(death)
     )
-    if not death.proven:
-        detail = f"the engine did not start: {_words(death)}"
-        return Fault(FaultCode.BOOT_FAILURE, detail, "start", outside=outside)
-    if death.ours:
-        return Fault(FaultCode.ENGINE_DIED, _sentence(death), death.stage)
-    if death.stage is None and death.signal in _CRASH_SIGNALS:
-        return Fault(FaultCode.EXIT_CORRUPTION, f"the engine ended with {death.how} after its work")
-    if death.signal in _CRASH_SIGNALS and death.stage in _DECODING:
+    return next((fault for fault in found if fault is not None), unknown)
+
+
+def _told(death: Death) -> Fault | None:
+    return None if death.told is None else Fault(*death.told, stage="start")
+
+
+def _boot(death: Death) -> Fault | None:
+    if death.proven:
+        return None
+    detail = f"the engine did not start: {_words(death)}"
+    return Fault(FaultCode.BOOT_FAILURE, detail, "start", outside=_killed_by_others(death))
+
+
+def _ended_by_us(death: Death) -> Fault | None:
+    return Fault(FaultCode.ENGINE_DIED, _sentence(death), death.stage) if death.ours else None
+
+
+def _crash(death: Death) -> Fault | None:
+    """A process that broke by itself: told by where it was."""
+    if death.signal not in _CRASH_SIGNALS:
+        return None
+    if death.stage is None:
+        said = _first_match(death.output, "output", {"", "exit"})
+        words = "" if said is None else f"; it said: {said[1]}"
+        detail = f"the engine ended with {death.how} after its work{words}"
+        return Fault(FaultCode.EXIT_CORRUPTION, detail)
+    if death.stage in _DECODING:
         return Fault(FaultCode.DECODE_CRASH, _sentence(death), death.stage)
-    return Fault(FaultCode.ENGINE_DIED, _sentence(death), death.stage, outside=outside)
+    return None
 
 
-def _clock(death: Death) -> Fault:
+def _killed_by_others(death: Death) -> bool:
+    """No engine sends these to itself, and memory was looked at before."""
+    killed = death.signal in {signal.SIGKILL, signal.SIGTERM}
+    return killed and not death.ours and death.oom_kills == 0
+
+
+def _clock(death: Death) -> Fault | None:
+    """What a clock that ran out means: a hang, unless something explains it better."""
+    if not death.expired:
+        return None
     stage: Stage | None = "start" if death.expired == "start" else death.stage
     detail = f"{death.ours}; it ended with {death.how}" if death.ours else _sentence(death)
     code = _CLOCK_FAULTS.get(death.expired)
@@ -165,7 +196,11 @@ def _signed(death: Death) -> Fault | None:
     if death.stage is None and death.proven:
         return None  # between jobs: nobody's fault, whatever it printed
     found = _first_match(death.output, "output", {""}) or _first_match(
-        [line for line in death.kernel_lines if "process" not in line or line in _of_process(death)],
+        [
+            line
+            for line in death.kernel_lines
+            if "process" not in line or line in _of_process(death)
+        ],
         "kernel",
         {""},
     )
@@ -179,9 +214,7 @@ def _stage(death: Death) -> Stage | None:
     return death.stage if death.proven else "start"
 
 
-def _first_match(
-    lines: Iterable[str], place: str, after: set[str]
-) -> tuple[Signature, str] | None:
+def _first_match(lines: Iterable[str], place: str, after: set[str]) -> tuple[Signature, str] | None:
     kept = list(lines)
     for signature in signatures():
         if signature.place == place and signature.after in after:

@@ -78,7 +78,7 @@ class Clocks:
                 # An honest first decode may search for kernels; what hangs goes to the next rung.
                 return Limit("first_decode", max(self.first_step, self.decode))
             case "decode":
-                return Limit("decode", max(self.decode, MEDIANS_ALLOWED * times.decode))
+                return Limit("decode", max(self.decode, MEDIANS_ALLOWED * (times.decode or 0.0)))
             case _:
                 pass
         extra = self.loading(load_bytes) if load_bytes else 0.0

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
+from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.plan import Placement
+from rockiln.domain.plan import Plan
 from rockiln.registry import Catalogue, load_catalogue
 from rockiln.settings import Settings
 from rockiln.worker import protocol
+from rockiln.worker.budget import RestartBudget
+from rockiln.worker.classify import Death
+from rockiln.worker.clocks import Clocks
 from rockiln.worker.engine_process import EngineProcess
+from rockiln.worker.kernel_log import KernelLog
+from rockiln.worker.oom_counter import counter_file, read_counter
 
 log = structlog.get_logger()
 
-RESTART_BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+# From the end of commands to SIGKILL, for a child that has nothing left to do.
+_LEAVE_SECONDS = 2.0
+
+
+@dataclass
+class _Ending:
+    """A child that is being ended.
+
+    Attributes:
+        fault: it is ended for something it did; otherwise it makes room for another.
+        kill_at, given_up_at: monotonic seconds; the latter counts from the SIGKILL.
+    """
+
+    reason: str
+    expired: str
+    fault: bool
+    kill_at: float
+    given_up_at: float | None = None
+    given_up: bool = False
 
 
 class EngineHost:
@@ -27,11 +54,13 @@ class EngineHost:
     Attributes:
         ready: what the present child said when it had proven itself; None while there is none.
         trouble: why there is no proven child; empty while one starts for the first time.
+        budget: back-off, deaths and whether the device counts as wedged.
 
     Args:
         on_progress: takes each event of a job.
         on_ready: called when a child has proven itself.
-        on_death: takes the reason, after the child's last events were handed on.
+        on_death: takes what is known of a child that ended for a fault, without the stage of its
+            job, after the child's last events were handed on. Tells which fault it was.
         monotonic: clock of the deadlines, seconds.
     """
 
@@ -42,7 +71,7 @@ class EngineHost:
         *,
         on_progress: Callable[[protocol.Progress], None],
         on_ready: Callable[[], None],
-        on_death: Callable[[str], None],
+        on_death: Callable[[Death], Fault],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -51,25 +80,65 @@ class EngineHost:
         self._on_ready = on_ready
         self._on_death = on_death
         self._monotonic = monotonic
+        self._clocks = Clocks.of(settings)
         self._process: EngineProcess | None = None
-        self._placement: Placement | None = None
+        self._ending: _Ending | None = None
         self._catalogue = Catalogue()
-        self._kill_reason = ""
+        self._wanted: tuple[ModelProfile, Plan] | None = None
+        self._plan: Plan | None = None
+        self._loaded: set[str] = set()
         self._misspoke = False
-        self._failed_starts = 0
+        self._told: tuple[FaultCode, str] | None = None
         self._start_at_monotonic = 0.0
         self._start_deadline_monotonic = 0.0
+        self._start_seconds = 0.0
+        self._kernel_log = KernelLog()
+        self._oom_file: Path | None = None
+        self._oom_kills: int | None = None
+        self.kernel_log_unreadable = self._kernel_log.unreadable
         self.ready: protocol.Ready | None = None
         self.trouble = ""
+        self.budget = RestartBudget(
+            deaths_allowed=settings.restart_budget,
+            window_seconds=settings.restart_window_seconds,
+            first_seconds=settings.restart_backoff_seconds,
+            max_seconds=settings.restart_backoff_max_seconds,
+            probe_seconds=settings.wedged_probe_seconds,
+        )
+
+    @property
+    def wedged(self) -> str:
+        """Why the device cannot be trusted with a job; empty: it can."""
+        if self._ending is not None and self._ending.given_up:
+            pid = self._process.pid if self._process is not None else 0
+            return f"engine {pid} does not die of SIGKILL: {self._ending.reason}"
+        return self.budget.wedged
+
+    @property
+    def free(self) -> bool:
+        """Whether a proven child waits for a job."""
+        return self.ready is not None and self._ending is None and not self.wedged
 
     def look_after(self) -> None:
-        """Starts a child where there is none; gives up on one that does not get ready."""
+        """Starts a child where there is none; ends, or gives up, one that has to go."""
         now = self._monotonic()
         if self._process is None:
             if now >= self._start_at_monotonic:
                 self._start()
+        elif self._ending is not None:
+            self._pursue(self._process, self._ending, now)
         elif self.ready is None and now >= self._start_deadline_monotonic:
-            self.kill(f"not ready within {self._settings.start_seconds:g} s")
+            self.end(f"not ready within {self._start_seconds:g} s", expired="start")
+
+    def due_in(self, now: float) -> float:
+        """Seconds until ``look_after`` has something to do; infinite if only news can bring it."""
+        if self._process is None:
+            due = self._start_at_monotonic
+        elif self._ending is not None:
+            due = self._ending.given_up_at or self._ending.kill_at
+        else:
+            due = self._start_deadline_monotonic if self.ready is None else math.inf
+        return max(0.0, due - now)
 
     def model(self, model_id: str) -> ModelProfile | None:
         """A model by id. The folders are read at a start, and again only for an unknown id."""
@@ -77,54 +146,91 @@ class EngineHost:
             self._catalogue = load_catalogue(self._settings.model_dirs)
         return self._catalogue.models.get(model_id)
 
-    def takes(self, placement: Placement) -> bool:
-        """Whether the child can run that placement: weights do not move in a living child."""
-        return self._placement in (None, placement)
+    def takes(self, plan: Plan) -> bool:
+        """Whether the child can run that plan: weights do not move in a living child."""
+        return self._plan is None or not self._plan.needs_new_child(plan)
+
+    def bytes_to_load(self, model: ModelProfile) -> int:
+        """What the child has not in memory yet."""
+        return 0 if model.id in self._loaded else model.weights_bytes
+
+    def replace(self, model: ModelProfile, plan: Plan, reason: str) -> None:
+        """Has the child leave and one for that plan come."""
+        self._wanted = (model, plan)
+        self.make_room(reason)
+
+    def make_room(self, reason: str) -> None:
+        """Has a healthy child leave: no death, no back-off."""
+        if self._process is None or self._ending is not None:
+            return
+        log.info("engine.leaves", pid=self._process.pid, reason=reason)
+        self._ending = _Ending(reason, "", fault=False, kill_at=self._monotonic() + _LEAVE_SECONDS)
+        self._process.end_commands()
 
     def run(self, command: protocol.Run) -> None:
         """Hands a job to the child."""
-        self._placement = command.plan.placement
-        self._send(command)
+        process = self._living()
+        self._plan = command.plan
+        self._loaded.add(command.model.id)
+        process.forget_output()
+        self._watch_for_deaths(process)
+        if not process.send(command):
+            self.end("it takes no commands")
 
     def cancel(self, job_id: str) -> None:
         """Asks the child to drop a job at its next step."""
-        self._send(protocol.Cancel(job_id=job_id))
+        process = self._living()
+        if self._ending is None and not process.send(protocol.Cancel(job_id=job_id)):
+            self.end("it takes no commands")
 
-    def kill(self, reason: str) -> None:
-        """Ends the child; its exit is then handled like any other."""
-        if self._process is not None and not self._kill_reason:
-            self._kill_reason = reason
-            self._process.kill()
+    def end(self, reason: str, *, expired: str = "") -> None:
+        """SIGABRT for a dump of all stacks, then SIGKILL, then it counts as lost."""
+        if self._process is None or self._ending is not None:
+            return
+        log.warning("engine.ended", pid=self._process.pid, reason=reason, clock=expired)
+        kill_at = self._monotonic() + self._settings.abort_grace_seconds
+        self._ending = _Ending(reason, expired, fault=True, kill_at=kill_at)
+        self._process.abort()
 
     def close(self) -> None:
-        """Ends the child for good."""
+        """Ends the child for good, and does not wait for one that cannot die."""
         if self._process is not None:
             self._process.kill()
-            log.info("engine.stopped", how=self._process.exit_reason())
-            self._retire()
+            deadline = self._monotonic() + self._settings.reap_seconds
+            exit_descriptor = self._process.descriptors[2]
+            with selectors.DefaultSelector() as waiting:
+                waiting.register(exit_descriptor, selectors.EVENT_READ)
+                waiting.select(max(0.0, deadline - self._monotonic()))
+            if self._process.exited:
+                log.info("engine.stopped", pid=self._process.pid)
+                self._retire()
+            else:
+                log.error("engine.lost", pid=self._process.pid)
+        self._kernel_log.close()
 
-    def _send(self, command: protocol.Run | protocol.Cancel) -> None:
-        if self._process is None:
-            raise RuntimeError("there is no engine to send to")
-        self._process.send(command)
+    # Starting
 
     def _start(self) -> None:
         settings = self._settings
         catalogue = self._catalogue = load_catalogue(settings.model_dirs)
-        model = catalogue.default(settings.default_model)
+        model, plan = self._wanted or (catalogue.default(settings.default_model), None)
         if model is None:
             reasons = [f"{name}: {reason}" for name, reason in catalogue.broken.items()]
             places = " or ".join(map(str, settings.model_dirs))
             self.trouble = "; ".join([f"no model that works in {places}", *reasons])
-            self._postpone_start()
+            self._start_at_monotonic = self._monotonic() + self.budget.postpone()
             return
-        self._process = EngineProcess(settings.worker_python, settings.as_environment())
-        self._start_deadline_monotonic = self._monotonic() + settings.start_seconds
-        events, output, exited = self._process.descriptors
+        self._process = process = EngineProcess(settings.worker_python, settings.as_environment())
+        self._plan = plan
+        self._loaded = {model.id}
+        self._start_seconds = self._clocks.starting(model.weights_bytes)
+        self._start_deadline_monotonic = self._monotonic() + self._start_seconds
+        events, output, exited = process.descriptors
         self._selector.register(events, selectors.EVENT_READ, self._read_events)
         self._selector.register(output, selectors.EVENT_READ, self._read_output)
         self._selector.register(exited, selectors.EVENT_READ, self._exited)
-        self._process.send(
+        self._watch_for_deaths(process)
+        process.send(
             protocol.Start(
                 backend=settings.backend,
                 compute_device=settings.compute_device,
@@ -132,15 +238,25 @@ class EngineHost:
                 artefacts_dir=str(settings.artefacts_dir),
                 cache_dir=str(settings.cache_dir),
                 model=model,
+                plan=plan,
+                reserved_vram_bytes=settings.reserved_vram_bytes,
+                environment=settings.engine_environment | (plan.environment if plan else {}),
             )
         )
-        log.info("engine.started", pid=self._process.pid, model=model.id)
+        log.info("engine.started", pid=process.pid, model=model.id)
 
-    def _postpone_start(self) -> None:
-        steps = RESTART_BACKOFF_SECONDS
-        pause_seconds = steps[min(self._failed_starts, len(steps) - 1)]
-        self._failed_starts += 1
-        self._start_at_monotonic = self._monotonic() + pause_seconds
+    def _watch_for_deaths(self, process: EngineProcess) -> None:
+        """From here on, what the kernel logs and kills is about the next death."""
+        self._kernel_log.lines()
+        self._oom_file = counter_file(process.pid)
+        self._oom_kills = read_counter(self._oom_file)
+
+    def _living(self) -> EngineProcess:
+        if self._process is None:
+            raise RuntimeError("there is no engine to send to")
+        return self._process
+
+    # What the child says
 
     def _read_events(self) -> None:
         if self._process is None or self._misspoke:
@@ -152,16 +268,17 @@ class EngineHost:
             # No traceback: it would print the line. Nothing the child says later is believed.
             self._misspoke = True
             log.error("engine.misspoke", errors=[item["type"] for item in error.errors()])
-            self.kill("it sent a line that is no event")
+            self.end("it sent a line that is no event")
 
     def _handle(self, event: protocol.Event) -> None:
         match event:
             case protocol.Ready():
-                self.ready, self.trouble, self._failed_starts = event, "", 0
+                self.ready, self.trouble, self._wanted = event, "", None
+                self.budget.proven(self._monotonic())
                 log.info("engine.proven", device=event.device.name, seconds=event.proof_seconds)
                 self._on_ready()
             case protocol.StartFailed():
-                self._kill_reason = event.detail
+                self._told = (event.code, event.detail)
             case _:
                 self._on_progress(event)
 
@@ -170,26 +287,68 @@ class EngineHost:
             for line in self._process.drain_output():
                 log.debug("engine.printed", line=line)
 
+    # How it ends
+
+    def _pursue(self, process: EngineProcess, ending: _Ending, now: float) -> None:
+        if ending.given_up_at is None:
+            if now >= ending.kill_at:
+                process.kill()
+                ending.given_up_at = now + self._settings.reap_seconds
+        elif not ending.given_up and now >= ending.given_up_at:
+            ending.given_up = True
+            log.error("engine.wedged", pid=process.pid, reason=ending.reason)
+            self._on_death(self._death(process))
+
     def _exited(self) -> None:
         """Hands on what the child still said, then what became of it."""
-        process = self._process
+        process, ending = self._process, self._ending
         if process is None or not process.exited:
             return
         self._read_events()
         self._read_output()
-        reason = self._kill_reason or process.exit_reason()
-        log.error("engine.died", reason=reason, output=process.output_tail)
-        if self.ready is None:
-            self.trouble = f"the engine did not start: {reason}"
+        ending = self._ending  # the last events may have condemned it
+        death = self._death(process)
         self._retire()
-        self._postpone_start()
-        self._on_death(reason)
+        now = self._monotonic()
+        if ending is not None and not ending.fault:
+            log.info("engine.left", pid=death.pid, how=death.how)
+            self._start_at_monotonic = now
+            return
+        log.error("engine.died", pid=death.pid, how=death.how, reason=death.ours)
+        if not death.proven:
+            words = death.told[1] if death.told is not None else death.ours or death.how
+            self.trouble = f"the engine did not start: {words}"
+        if ending is not None and ending.given_up:
+            started, doubts_device = True, True  # its job was ended when it was given up
+        else:
+            fault = self._on_death(death)
+            started = death.proven or fault.outside
+            doubts_device = fault.doubts_device
+        backoff = self.budget.died(now, proven=started, doubts_device=doubts_device)
+        self._start_at_monotonic = now + backoff
+
+    def _death(self, process: EngineProcess) -> Death:
+        before, after = self._oom_kills, read_counter(self._oom_file)
+        ending = self._ending
+        return Death(
+            pid=process.pid,
+            returncode=process.returncode,
+            proven=self.ready is not None,
+            stage=None,
+            expired=ending.expired if ending is not None else "",
+            ours=ending.reason if ending is not None and ending.fault else "",
+            output=tuple(process.output_tail),
+            kernel_lines=tuple(self._kernel_log.lines()),
+            oom_kills=None if before is None or after is None else after - before,
+            told=self._told,
+        )
 
     def _retire(self) -> None:
         if self._process is not None:
             for descriptor in self._process.descriptors:
                 self._selector.unregister(descriptor)
             self._process.close()
-        self._process = self._placement = self.ready = None
-        self._kill_reason = ""
+        self._process = self._plan = self.ready = self._ending = None
+        self._loaded = set()
         self._misspoke = False
+        self._told = None

@@ -1,4 +1,7 @@
-"""Handle of one engine child: a fresh interpreter with torch, spoken to by lines of JSON."""
+"""Handle of one engine child: a fresh interpreter with torch, spoken to by lines of JSON.
+
+Nothing here blocks: not a child that stopped reading, not one that cannot be killed.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from typing import IO, cast
 
 from rockiln.worker.protocol import Cancel, Event, Run, Start, decode_event, encode
 
-_OUTPUT_TAIL_LINES = 40
+# A dump of all stacks of a process with torch has some hundred lines.
+_OUTPUT_TAIL_LINES = 400
 _READ_BYTES = 1 << 16
+_READS_A_CALL = 16
+_LINE_BYTES = 1 << 20
 
 
 class LineReader:
@@ -25,8 +31,11 @@ class LineReader:
         self._rest = b""
 
     def lines(self) -> Iterator[bytes]:
-        """The lines that have arrived; what follows the last line break waits for more."""
-        while True:
+        """Lines that have arrived; what follows the last line break waits for more.
+
+        One call takes a part of what an endless talker says, so that others have their turn too.
+        """
+        for _ in range(_READS_A_CALL):
             try:
                 chunk = os.read(self.descriptor, _READ_BYTES)
             except BlockingIOError:
@@ -35,6 +44,9 @@ class LineReader:
                 return
             *whole, self._rest = (self._rest + chunk).split(b"\n")
             yield from whole
+            if len(self._rest) > _LINE_BYTES:
+                whole, self._rest = [self._rest], b""
+                yield from whole
 
 
 class EngineProcess:
@@ -55,6 +67,7 @@ class EngineProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=(child_end,),
                 env=environment,
+                bufsize=0,
             )
         except BaseException:
             os.close(events)
@@ -65,6 +78,7 @@ class EngineProcess:
         self._output = LineReader(cast("IO[bytes]", self._process.stdout).fileno())
         self._exit = os.pidfd_open(self._process.pid)
         self._tail: deque[str] = deque(maxlen=_OUTPUT_TAIL_LINES)
+        os.set_blocking(self._commands.fileno(), False)
 
     @property
     def pid(self) -> int:
@@ -75,14 +89,26 @@ class EngineProcess:
         """What to wait on: events, output, exit."""
         return self._events.descriptor, self._output.descriptor, self._exit
 
-    def send(self, command: Start | Run | Cancel) -> None:
-        """Sends a command. A child that died meanwhile is noticed by its exit, not here."""
-        pipe = cast("IO[bytes]", self._process.stdin)
+    @property
+    def _commands(self) -> IO[bytes]:
+        return cast("IO[bytes]", self._process.stdin)
+
+    def send(self, command: Start | Run | Cancel) -> bool:
+        """Sends a command; False if the child does not take it in.
+
+        A child that died meanwhile is noticed by its exit, not here.
+        """
+        line = encode(command)
         try:
-            pipe.write(encode(command))
-            pipe.flush()
+            return os.write(self._commands.fileno(), line) == len(line)
         except BrokenPipeError:
-            return
+            return True
+        except BlockingIOError:
+            return False
+
+    def end_commands(self) -> None:
+        """Tells a healthy child to leave."""
+        self._commands.close()
 
     def events(self) -> Iterator[Event]:
         """Events that have arrived. Raises pydantic.ValidationError on a line that is none."""
@@ -95,6 +121,10 @@ class EngineProcess:
         self._tail.extend(lines)
         return lines
 
+    def forget_output(self) -> None:
+        """From here on the tail is about the next job."""
+        self._tail.clear()
+
     @property
     def output_tail(self) -> list[str]:
         return list(self._tail)
@@ -103,21 +133,28 @@ class EngineProcess:
     def exited(self) -> bool:
         return self._process.poll() is not None
 
-    def exit_reason(self) -> str:
-        """How the child ended, in words: "signal SIGKILL" or "exit status 1"."""
-        status = self._process.wait()
-        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    @property
+    def returncode(self) -> int | None:
+        """None while it lives; negative is a signal."""
+        return self._process.poll()
+
+    def abort(self) -> None:
+        """Sends SIGABRT: the child prints the stacks of all its threads and dies."""
+        self._signal(signal.SIGABRT)
 
     def kill(self) -> None:
         """Sends SIGKILL. Whoever waits on the descriptors hears of the exit."""
-        self._process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            self._process.send_signal(number)
+        except PermissionError:
+            return  # it stays alive; whoever waits for its exit draws the conclusion
 
     def close(self) -> None:
         """Releases the descriptors of a child that has exited."""
         for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                cast("IO[bytes]", pipe).close()
-            except BrokenPipeError:
-                continue  # a command was still in the buffer; nobody is there to read it
+            cast("IO[bytes]", pipe).close()
         os.close(self._events.descriptor)
         os.close(self._exit)
