@@ -32,7 +32,7 @@ class HandWorker:
         proven: bool = True,
     ) -> None:
         now = time.time() - age_seconds
-        device = {"kind": "cpu", "name": "a test", "total_bytes": 1, "threads": 1}
+        device = {"kind": "cpu", "name": "a test", "total_bytes": 8 << 30, "threads": 1}
         self.store.workers.report(
             Worker(NAME, state, detail, device, {"torch": "0"}, now, now if proven else None)
         )

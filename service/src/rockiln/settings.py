@@ -72,6 +72,12 @@ class Settings(BaseSettings):
         default=5.0, gt=1, description="A worker that said nothing for this long is not there."
     )
     queue_max_jobs: int = Field(default=200, ge=1, description="Jobs that may wait.")
+    queue_max_seconds: float = Field(
+        default=14_400.0, gt=0, description="Estimated work that may wait, seconds of a device."
+    )
+    queue_max_jobs_per_owner: int = Field(
+        default=100, ge=1, description="Jobs of one owner that may wait."
+    )
     min_free_disk_bytes: int = Field(
         default=1 << 30, ge=0, description="Below this much free disk nothing is accepted."
     )

@@ -137,7 +137,6 @@ EXPECTED_FAILURES = {
     FaultCode.BROKEN_MODEL: (503, False),
     FaultCode.BAD_OUTPUT: (500, False),
     FaultCode.GPU_OOM: (422, False),
-    FaultCode.HOST_OOM: (422, False),
     FaultCode.ENGINE_ERROR: (500, False),
     FaultCode.LEASE_EXPIRED: (503, True),
     FaultCode.BOOT_FAILURE: (503, True),

@@ -90,10 +90,12 @@ def test_the_system_tells_workers_limits_clocks_and_host(front: Front) -> None:
     (front.settings.public_dir / "host.json").write_text(json.dumps(facts))
     system = front.client.get("/system").get_json()
     assert system["host"] == facts
-    assert system["queue"] == {"waiting": 1, "running": 0}
+    assert (system["queue"]["waiting"], system["queue"]["running"]) == (1, 0)
+    assert system["queue"]["waiting_seconds"] > 0
     assert (system["workers"][0]["working"], system["workers"][0]["on_gpu"]) == (True, False)
     assert system["limits"]["side_px"]["multiple_of"] == 8
-    assert system["clocks"]["wait"] == front.settings.wait_seconds
+    assert system["clocks"]["wait_seconds"] == front.settings.wait_seconds
+    assert system["clocks"]["step_seconds"] == front.settings.step_seconds
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])

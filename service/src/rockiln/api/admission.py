@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from rockiln.api.access import owner_of_request
 from rockiln.api.services import Services
 from rockiln.api.validation import validate_generation
 from rockiln.domain.errors import (
     BrokenModelError,
     InvalidRequestError,
+    QuarantinedRequestError,
     StorageLowError,
+    TooLargeForDeviceError,
     UnknownModelError,
 )
-from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import SEED_MAX, GenerationRequest, PictureFormat
+from rockiln.domain.fingerprint import fingerprint
+from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.plan import Admission, admit
+from rockiln.domain.request import (
+    SEED_MAX,
+    GenerationParameters,
+    GenerationRequest,
+    PictureFormat,
+)
 from rockiln.store.records import Job, QueueLimits
 
 # Visible ASCII: what fits into a header and a log line.
@@ -48,34 +59,112 @@ def accept_job(
 
     Raises:
         InvalidRequestError, UnknownModelError, BrokenModelError, StorageLowError, QueueFullError,
-        IdempotencyConflictError
+        QuarantinedRequestError, TooLargeForDeviceError, IdempotencyConflictError
     """
-    settings, store = services.settings, services.store
-    if idempotency_key is not None and re.fullmatch(KEY_PATTERN, idempotency_key) is None:
+    store, owner = services.store, owner_of_request()
+    digest = _digest(request)
+    if idempotency_key is not None:
+        _check_key(idempotency_key)
+        # Before all else: a job that was accepted is answered whatever has become of the host.
+        known = store.jobs.find_repeat(idempotency_key, digest, owner=owner)
+        if known is not None:
+            return known
+    profile = _find_model(services, request.model)
+    parameters = profile.resolve(
+        request, seed=secrets.randbelow(SEED_MAX + 1), picture_format=picture_format
+    )
+    _check_disk(services)
+    _check_refusals(services, parameters)
+    _check_devices(services, parameters, profile)
+    settings = services.settings
+    job = store.jobs.submit(
+        parameters,
+        owner=owner,
+        estimated_seconds=services.estimator.seconds(parameters),
+        limits=QueueLimits(
+            max_jobs=settings.queue_max_jobs,
+            max_seconds=settings.queue_max_seconds,
+            max_jobs_per_owner=settings.queue_max_jobs_per_owner,
+        ),
+        idempotency_key=idempotency_key,
+        request_digest=digest,
+    )
+    store.wake("worker")
+    return job
+
+
+def largest_size(services: Services, parameters: GenerationParameters) -> dict[str, int] | None:
+    """The largest size of this shape that a worker of this host can make; None if not known."""
+    profile = services.catalogue.models.get(parameters.model)
+    if profile is None:
+        return None
+    sizes = [
+        (parameters.width, parameters.height) if admission.fits else admission.largest
+        for admission in _admissions(services, parameters, profile)
+    ]
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return None
+    width, height = max(known, key=lambda size: size[0] * size[1])
+    return {"width": width, "height": height}
+
+
+def _check_key(idempotency_key: str) -> None:
+    if re.fullmatch(KEY_PATTERN, idempotency_key) is None:
         message = "it should be 1 to 255 visible ASCII characters"
         raise InvalidRequestError(
             f"Idempotency-Key: {message}",
             errors=[{"field": "Idempotency-Key", "message": message, "hint": "use a UUID"}],
         )
-    profile = _find_model(services, request.model)
-    parameters = profile.resolve(
-        request, seed=secrets.randbelow(SEED_MAX + 1), picture_format=picture_format
-    )
-    free_bytes = store.artefacts.free_bytes()
-    if free_bytes < settings.min_free_disk_bytes:
+
+
+def _check_disk(services: Services) -> None:
+    floor_bytes = services.settings.min_free_disk_bytes
+    free_bytes = services.store.artefacts.free_bytes()
+    if free_bytes < floor_bytes:
         raise StorageLowError(
             "the data disk has less free space than it must keep",
             free_bytes=free_bytes,
-            floor_bytes=settings.min_free_disk_bytes,
+            floor_bytes=floor_bytes,
         )
-    job = store.jobs.submit(
-        parameters,
-        limits=QueueLimits(max_jobs=settings.queue_max_jobs),
-        idempotency_key=idempotency_key,
-        request_digest=_digest(request),
-    )
-    store.wake("worker")
-    return job
+
+
+def _check_refusals(services: Services, parameters: GenerationParameters) -> None:
+    now = services.clock()
+    refusal = services.store.refusals.active(fingerprint(parameters), now)
+    if refusal is not None:
+        raise QuarantinedRequestError(
+            f"the last request like this one killed its engine on every attempt: {refusal.detail}",
+            retry_after_seconds=max(1, math.ceil(refusal.until - now)),
+            job_id=refusal.job_id,
+            reason=refusal.code,
+        )
+
+
+def _check_devices(
+    services: Services, parameters: GenerationParameters, profile: ModelProfile
+) -> None:
+    """A job that some worker can make is accepted, whatever the workers are doing now."""
+    admissions = _admissions(services, parameters, profile)
+    if admissions and not any(admission.fits for admission in admissions):
+        best = largest_size(services, parameters)
+        words = "no size does" if best is None else f"{best['width']}x{best['height']} does"
+        raise TooLargeForDeviceError(
+            f"{parameters.width}x{parameters.height} px with model {profile.id} fits into no "
+            f"device of this host; {words}",
+            largest_size=best,
+        )
+
+
+def _admissions(
+    services: Services, parameters: GenerationParameters, profile: ModelProfile
+) -> list[Admission]:
+    """One for each worker that has said what its device is."""
+    return [
+        admit(parameters, profile, DeviceFacts(**worker.device))
+        for worker in services.store.workers.all()
+        if worker.device is not None
+    ]
 
 
 def _digest(request: GenerationRequest) -> str:

@@ -8,6 +8,7 @@ from flask import Flask
 
 import rockiln.web
 from rockiln.api.error_handlers import init_error_handlers
+from rockiln.api.estimates import Estimator
 from rockiln.api.guards import init_guards
 from rockiln.api.model_list import ModelList
 from rockiln.api.request_log import init_request_log
@@ -19,6 +20,7 @@ from rockiln.settings import Settings
 from rockiln.store.store import Store
 from rockiln.telemetry.logs import configure_logging
 from rockiln.telemetry.metrics import Metrics
+from rockiln.telemetry.store_metrics import StoreMetrics
 
 _WEB_DIR = Path(rockiln.web.__file__).parent
 
@@ -45,7 +47,9 @@ def create_app(
         models=ModelList(settings.model_dirs, catalogue),
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
         metrics=metrics,
+        estimator=Estimator(store.jobs),
     )
+    metrics.add(StoreMetrics(settings, store))
 
     init_request_log(app, metrics)  # first: it counts the time of all that follows
     init_guards(app, settings)

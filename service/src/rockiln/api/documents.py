@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rockiln.domain.job import JobState
 from rockiln.domain.request import GenerationParameters, PictureFormat
-from rockiln.store.records import Job, Picture
+from rockiln.store.records import EndedAttempt, Event, Job, Picture, Place
 
 MEDIA_TYPES: dict[PictureFormat, str] = {
     "png": "image/png",
@@ -95,6 +96,30 @@ class PictureDocument(_Document):
     )
 
 
+class QueueDocument(_Document):
+    """Where a waiting job stands."""
+
+    position: int = Field(ge=1, description="1 is next, between equals.")
+    eta_seconds: float = Field(description="Estimated work ahead of it.")
+
+
+class AttemptDocument(_Document):
+    """An attempt that ended without its pictures."""
+
+    attempt: int
+    reason: str = Field(description="Code of the fault.")
+    stage: str | None = Field(description="Where it struck, if anybody knows.")
+    detail: str
+    type: str = Field(description="Address of a page about this kind of problem.")
+    ended_at: datetime
+    next_rungs: dict[str, str] | None = Field(
+        description="The safer way of working that the next attempt was to take."
+    )
+    evidence: str | None = Field(
+        description="File with all that is known of the death, under artefacts/evidence."
+    )
+
+
 class JobDocument(_Document):
     """A job as of one moment."""
 
@@ -112,6 +137,37 @@ class JobDocument(_Document):
     progress: Progress
     warnings: list[str] = Field(description="Of all pictures, each once.")
     pictures: list[PictureDocument]
+    purpose: str = Field(description="picture, or warm_up for kernels compiled ahead.")
+    estimated_seconds: float = Field(description="What it was expected to take, when accepted.")
+    rungs: dict[str, str] | None = Field(
+        description="The safer way of working that the next attempt takes, after a fault."
+    )
+    queue: QueueDocument | None = Field(
+        default=None, description="In the answer of one job that waits."
+    )
+    attempts: list[AttemptDocument] | None = Field(
+        default=None, description="Those that failed, in the answer of one job."
+    )
+
+
+class EventDocument(_Document):
+    """One line of the log of what happened to a job."""
+
+    seq: int = Field(description="Counts over all jobs; later is larger.")
+    kind: str = Field(description="A state that was reached, or step.")
+    at: datetime
+    payload: dict[str, Any]
+
+
+class EventList(_Document):
+    """One page of a job's log, oldest first."""
+
+    events: list[EventDocument]
+    next: str | None = Field(description="Where to go on; null once the job has ended.")
+
+
+def event_document(event: Event) -> EventDocument:
+    return EventDocument(seq=event.seq, kind=event.kind, at=_time(event.at), payload=event.payload)
 
 
 class JobList(_Document):
@@ -134,7 +190,13 @@ def picture_href(job_id: str, index: int) -> str:
     return f"/jobs/{job_id}/artefacts/{index}"
 
 
-def job_document(job: Job, *, pictures: dict[int, bytes] | None = None) -> JobDocument:
+def job_document(
+    job: Job,
+    *,
+    pictures: dict[int, bytes] | None = None,
+    place: Place | None = None,
+    attempts: Sequence[EndedAttempt] | None = None,
+) -> JobDocument:
     """A job for clients.
 
     Args:
@@ -162,7 +224,33 @@ def job_document(job: Job, *, pictures: dict[int, bytes] | None = None) -> JobDo
         ),
         warnings=job_warnings(job),
         pictures=[_picture(job, picture, contents.get(picture.index)) for picture in job.pictures],
+        purpose=job.purpose,
+        estimated_seconds=job.estimated_seconds,
+        rungs=job.rungs,
+        queue=None
+        if place is None
+        else QueueDocument(position=place.position, eta_seconds=round(place.seconds_ahead, 1)),
+        attempts=None if attempts is None else list(map(attempt_document, attempts)),
     )
+
+
+def attempt_document(attempt: EndedAttempt) -> AttemptDocument:
+    """A failed attempt for clients."""
+    return AttemptDocument(
+        attempt=attempt.attempt,
+        reason=attempt.code,
+        stage=attempt.stage,
+        detail=attempt.detail,
+        type=problem_href(attempt.code),
+        ended_at=_time(attempt.at),
+        next_rungs=attempt.rungs,
+        evidence=attempt.evidence,
+    )
+
+
+def problem_href(reason: str) -> str:
+    """The page about a fault or a problem."""
+    return f"/problems/{reason.replace('_', '-')}"
 
 
 def job_warnings(job: Job) -> list[str]:
@@ -182,7 +270,7 @@ def _failure(job: Job) -> Failure | None:
     return Failure(
         reason=reason,
         detail=job.failure_detail or "",
-        type=f"/problems/{reason.replace('_', '-')}",
+        type=problem_href(reason),
     )
 
 

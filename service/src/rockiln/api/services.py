@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
+from rockiln.api.estimates import Estimator
 from rockiln.api.model_list import ModelList
 from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
@@ -27,6 +28,7 @@ class Services:
     models: ModelList
     waiting_room: WaitingRoom
     metrics: Metrics
+    estimator: Estimator
     clock: Callable[[], float] = time.time
 
     @property

@@ -39,6 +39,8 @@ _C = FaultCode
 FINAL_FAULTS = frozenset(
     {_C.REQUEST_BUG, _C.BROKEN_MODEL, _C.KERNEL_MISSING_FOR_ARCH, _C.JOB_DEADLINE}
 )
+# Smaller work would have passed.
+MEMORY_FAULTS = frozenset({_C.GPU_OOM, _C.HOST_OOM})
 # These cost an engine; a job that brings them about again and again is quarantined.
 KILLING_FAULTS = frozenset(
     {_C.ENGINE_DIED, _C.DECODE_CRASH, _C.HOST_OOM, _C.MIOPEN_FIND_STALL, _C.GPU_PAGE_FAULT,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from rockiln.api.admission import KEY_PATTERN, accept_job, read_request
+from rockiln.api.admission import KEY_PATTERN, accept_job, largest_size, read_request
 from rockiln.api.body import read_json_object
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
@@ -27,6 +28,7 @@ from rockiln.api.problems import (
 )
 from rockiln.api.services import services
 from rockiln.domain.errors import UnknownArtefactError
+from rockiln.domain.fault import MEMORY_FAULTS
 from rockiln.domain.job import JobState
 from rockiln.domain.request import GenerationRequest
 from rockiln.store.records import Job
@@ -182,6 +184,9 @@ def _failed(job: Job) -> Response:
     kind = kind_of_failure(job.state, job.failure_code)
     if job.state is JobState.CANCELLED:
         return problem_response(kind, "the job was cancelled", job_id=job.id)
+    members: dict[str, Any] = {}
+    if job.failure_code in MEMORY_FAULTS:
+        members["largest_size"] = largest_size(services(), job.parameters)
     return problem_response(
         kind,
         job.failure_detail or "the worker gave no detail",
@@ -189,6 +194,7 @@ def _failed(job: Job) -> Response:
         job=job_href(job.id),
         reason=failure_reason(job),
         attempts=job.attempt,
+        **members,
     )
 
 

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rockiln.api.describe import Answered, Operation, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
+    EventList,
     JobDocument,
     JobList,
     PublicState,
+    event_document,
     job_document,
     public_state,
 )
@@ -43,6 +45,17 @@ class JobsQuery(BaseModel):
         int | None, Field(ge=1, le=_CURSOR_MAX, description="Where the page before ended.")
     ] = None
     state: Annotated[PublicState | None, Field(description="Only jobs in this state.")] = None
+
+
+class EventsQuery(BaseModel):
+    """Parameters of a job's log."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: Annotated[
+        int, Field(ge=0, le=_CURSOR_MAX, description="Number of the last line you have.")
+    ] = 0
+    limit: Annotated[int, Field(ge=1, le=1000, description="Lines on a page.")] = 200
 
 
 def find_job(job_id: str) -> Job:
@@ -83,7 +96,39 @@ def list_jobs() -> Response:
     )
 )
 def get_job(job_id: str) -> Response:
-    return answer(job_document(find_job(job_id)))
+    return answer(described(find_job(job_id)))
+
+
+def described(job: Job) -> JobDocument:
+    """The job with its place in the queue and its failed attempts."""
+    store = services().store
+    place = None if job.ended else store.jobs.place(job.id)
+    return job_document(job, place=place, attempts=store.attempts.of(job.id))
+
+
+@blueprint.get("/jobs/<job_id>/events")
+@describe(
+    Operation(
+        summary="What happened to a job, oldest first",
+        description="Go on at next; where the page is empty, ask again later.",
+        query=EventsQuery,
+        answers={200: Answered("One page.", {"application/json": EventList})},
+        problems=("invalid-request", "unknown-job", "store-unavailable"),
+    )
+)
+def list_events(job_id: str) -> Response:
+    query = validate(EventsQuery, _query_parameters())
+    job = find_job(job_id)
+    events = services().store.events.after(job.id, query.after, query.limit)
+    last = events[-1].seq if events else query.after
+    more = not job.ended or len(events) == query.limit
+    following = urlencode({"after": last, "limit": query.limit})
+    return answer(
+        EventList(
+            events=list(map(event_document, events)),
+            next=f"/jobs/{job.id}/events?{following}" if more else None,
+        )
+    )
 
 
 @blueprint.delete("/jobs/<job_id>")

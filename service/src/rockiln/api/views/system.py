@@ -13,7 +13,9 @@ from pydantic import BaseModel, Field
 
 from rockiln import __version__
 from rockiln.api.describe import Answered, Operation, describe
+from rockiln.api.documents import AttemptDocument, attempt_document
 from rockiln.api.json_answers import answer
+from rockiln.api.problems import kind_of_failure
 from rockiln.api.readiness import worker_fault
 from rockiln.api.services import Services, services
 from rockiln.domain.request import (
@@ -27,9 +29,16 @@ from rockiln.domain.request import (
     STEPS_MAX,
 )
 from rockiln.settings import Settings
-from rockiln.store.records import Worker
+from rockiln.store.records import EndedAttempt, Worker
 
 blueprint = Blueprint("system", __name__)
+
+_SHOWN = 20
+CLOCKS = frozenset(
+    name
+    for name in Settings.model_fields
+    if name.endswith("_seconds") and not name.startswith("queue_")
+)
 
 
 class WorkerDocument(BaseModel):
@@ -43,6 +52,9 @@ class WorkerDocument(BaseModel):
     device: dict[str, Any] | None
     on_gpu: bool | None = Field(description="Whether it computes on a GPU; null if not known.")
     versions: dict[str, Any] | None
+    health: dict[str, Any] | None = Field(
+        description="Its job and clock in hand, restart budget and last fault, as it says itself."
+    )
     heartbeat_age_seconds: float
     proof_age_seconds: float | None = Field(
         description="Since it last made a picture that was found good."
@@ -56,6 +68,43 @@ class Disk(BaseModel):
     floor_bytes: int
 
 
+class QueueLoad(BaseModel):
+    """Jobs, and the sums of their estimates in seconds of a device."""
+
+    waiting: int
+    running: int
+    waiting_seconds: float
+    running_seconds: float
+
+
+class RungsDocument(BaseModel):
+    """The way of working that is remembered for one kind of job."""
+
+    key: str
+    rungs: dict[str, str]
+    successes: int
+    step_seconds: float | None
+    decode_seconds: float | None
+    peak_bytes: int | None
+
+
+class FaultDocument(AttemptDocument):
+    """A failed attempt, with whom it struck and what to do."""
+
+    job_id: str
+    worker: str
+    next_step: str
+
+
+class RefusalDocument(BaseModel):
+    """A kind of request that is refused for a while."""
+
+    job_id: str
+    reason: str
+    detail: str
+    seconds_left: float
+
+
 class SystemDocument(BaseModel):
     """Versions, workers, limits and clocks."""
 
@@ -63,10 +112,13 @@ class SystemDocument(BaseModel):
     backend: str
     compute_device: str
     workers: list[WorkerDocument]
-    queue: dict[str, int]
+    queue: QueueLoad
     disk: Disk
     limits: dict[str, Any]
     clocks: dict[str, float] = Field(description="Seconds.")
+    rungs: list[RungsDocument] = Field(description="Kinds of job made last, newest first.")
+    faults: list[FaultDocument] = Field(description="Attempts that failed last, newest first.")
+    refusals: list[RefusalDocument]
     host: dict[str, Any] | None = Field(
         description="Facts that the provisioning wrote, or null where it wrote none."
     )
@@ -89,12 +141,26 @@ def get_system() -> Response:
             backend=settings.backend,
             compute_device=settings.compute_device,
             workers=[_worker(worker, held) for worker in store.workers.all()],
-            queue=asdict(store.jobs.queue()),
+            queue=QueueLoad(**asdict(store.jobs.queue())),
             disk=Disk(
                 free_bytes=store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes
             ),
             limits=limits(settings),
             clocks=clocks(settings),
+            rungs=[
+                RungsDocument(**{**vars(known), "rungs": known.rungs.as_dict()})
+                for known in store.rungs.all(_SHOWN)
+            ],
+            faults=[_fault(attempt) for attempt in store.attempts.latest(_SHOWN)],
+            refusals=[
+                RefusalDocument(
+                    job_id=refusal.job_id,
+                    reason=refusal.code,
+                    detail=refusal.detail,
+                    seconds_left=round(refusal.until - held.clock(), 1),
+                )
+                for refusal in store.refusals.all(held.clock())
+            ],
             host=read_host_facts(settings.public_dir / "host.json"),
         )
     )
@@ -111,21 +177,25 @@ def limits(settings: Settings) -> dict[str, Any]:
         "num_images": NUM_IMAGES_MAX,
         "schedulers": list(SCHEDULER_NAMES),
         "waiting_jobs": settings.queue_max_jobs,
+        "waiting_jobs_per_owner": settings.queue_max_jobs_per_owner,
+        "waiting_seconds": settings.queue_max_seconds,
         "waiting_calls": settings.waiting_slots,
         "attempts": settings.max_attempts,
     }
 
 
 def clocks(settings: Settings) -> dict[str, float]:
-    """Every clock, in seconds."""
-    return {
-        "wait": settings.wait_seconds,
-        "worker_stale": settings.worker_stale_seconds,
-        "child_start": settings.start_seconds,
-        "attempt_deadline": settings.attempt_deadline_seconds,
-        "lease": settings.lease_seconds,
-        "cancel_grace": settings.cancel_grace_seconds,
-    }
+    """Every clock, in seconds, under the name of its setting."""
+    return {name: getattr(settings, name) for name in sorted(CLOCKS)}
+
+
+def _fault(attempt: EndedAttempt) -> FaultDocument:
+    return FaultDocument(
+        **attempt_document(attempt).model_dump(),
+        job_id=attempt.job_id,
+        worker=attempt.worker,
+        next_step=kind_of_failure("failed", attempt.code).hint,
+    )
 
 
 def read_host_facts(path: Path) -> dict[str, Any] | None:
@@ -151,6 +221,7 @@ def _worker(worker: Worker, held: Services) -> WorkerDocument:
         device=worker.device,
         on_gpu=None if worker.device is None else worker.device.get("kind") == "gpu",
         versions=worker.versions,
+        health=worker.health,
         heartbeat_age_seconds=round(now - worker.heartbeat_at, 3),
         proof_age_seconds=None if worker.proof_at is None else round(now - worker.proof_at, 3),
     )
