@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +20,16 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     make_tiny_sd1(folder / "tiny")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run; ask it for a database of one's own."""
+    from support.postgres import PostgresServer  # noqa: PLC0415 (only some tests have psycopg)
+
+    server = PostgresServer()
+    yield server
+    server.close()
 
 
 @pytest.hookimpl(wrapper=True)

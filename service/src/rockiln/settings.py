@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -50,6 +50,27 @@ class Settings(BaseSettings):
     )
     bundled_models_dir: Path | None = Field(
         default=None, description="A second folder of models, such as the one that ships here."
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://… of the job store. Default: SQLite in the store folder.",
+    )
+    database_url_file: Path | None = Field(
+        default=None,
+        description="A file with that address, such as one in /etc/rockiln/secrets.",
+    )
+    keep_jobs_days: float | None = Field(
+        default=None, gt=0, description="Ended jobs and their pictures. Default: for ever."
+    )
+    keep_picture_bytes: int | None = Field(
+        default=None, ge=0, description="All pictures; beyond it the oldest jobs are deleted."
+    )
+    keep_events_days: float | None = Field(
+        default=30.0, gt=0, description="The event log of ended jobs."
+    )
+    keep_evidence_days: float | None = Field(
+        default=30.0, gt=0, description="What is known of engines' deaths."
     )
 
     published_address: str = Field(
@@ -207,8 +228,16 @@ class Settings(BaseSettings):
         own = self.data_dir / "models"
         return (own,) if self.bundled_models_dir is None else (own, self.bundled_models_dir)
 
-    @property
-    def database_url(self) -> str:
+    def resolve_database_url(self) -> str:
+        """Where the jobs are. It may hold a password: show ``Database.shown`` instead.
+
+        Raises:
+            OSError: ``database_url_file`` cannot be read.
+        """
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        if self.database_url_file is not None:
+            return self.database_url_file.read_text().strip()
         return f"sqlite:///{self.store_dir / 'rockiln.db'}"
 
     def as_environment(self) -> dict[str, str]:
@@ -217,9 +246,11 @@ class Settings(BaseSettings):
             f"{ENV_PREFIX}{name.upper()}": (
                 json.dumps(value) if isinstance(value, dict) else str(value)
             )
-            for name, value in self.model_dump(mode="json").items()
+            for name, value in self.model_dump(mode="json", exclude={"database_url"}).items()
             if value is not None
         }
+        if self.database_url is not None:
+            values[f"{ENV_PREFIX}DATABASE_URL"] = self.database_url.get_secret_value()
         return {**os.environ, **values}
 
     @classmethod

@@ -28,9 +28,20 @@ class Clock:
         return Tick("this boot", self.now)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    url = None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").new_database()
+    return Settings(public_dir=tmp_path, data_dir=tmp_path / "data", database_url=url)
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(public_dir=tmp_path, data_dir=tmp_path / "data")
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(Settings(public_dir=tmp_path, data_dir=tmp_path / "data"))
+    store.prepare()
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -99,8 +99,8 @@ def test_sockets_of_the_dead_are_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.sock"))
 
 
-def test_an_accepted_job_is_on_disk_before_it_is_told(store: Store) -> None:
-    with store.database.read() as session:
+def test_an_accepted_job_is_on_disk_before_it_is_told(sqlite_store: Store) -> None:
+    with sqlite_store.database.read() as session:
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"
         assert session.scalar(text("PRAGMA synchronous")) == 2  # FULL
         assert session.scalar(text("PRAGMA foreign_keys")) == 1

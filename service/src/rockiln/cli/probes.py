@@ -71,7 +71,7 @@ def _worker_fault() -> str | None:
     from rockiln.store.workers import WorkerStore
 
     settings = load_settings()
-    database = Database(settings.database_url)
+    database = Database(settings.resolve_database_url())
     try:
         workers = {worker.name: worker for worker in WorkerStore(database).all()}
     except DBAPIError as error:

@@ -30,16 +30,21 @@ def run_api() -> None:
 
 def run_worker() -> int:
     """Supervises the engine until told to stop."""
+    from rockiln.store.schema import StoreRefusedError
     from rockiln.worker.supervisor import run
 
-    return run(_configured())
+    try:
+        return run(_configured())
+    except StoreRefusedError as error:
+        log.error("store.refused", reason=str(error))
+        return FAILED
 
 
 def migrate_store() -> None:
     """Brings the store to this version."""
     settings = _configured()
-    _prepare(settings)
-    log.info("store.migrated", url=settings.database_url)
+    shown = _prepare(settings)
+    log.info("store.migrated", url=shown)
 
 
 def _configured() -> Settings:
@@ -48,12 +53,18 @@ def _configured() -> Settings:
     return settings
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: Settings) -> str:
+    """Returns the address of the store, fit to be shown."""
+    from rockiln.store.schema import StoreRefusedError
     from rockiln.store.store import Store
 
     store = Store(settings)
     try:
         store.prepare()
+        return store.database.shown
+    except StoreRefusedError as error:
+        log.error("store.refused", reason=str(error))
+        raise typer.Exit(FAILED) from error
     except OSError as error:
         log.error(
             "store.refused",

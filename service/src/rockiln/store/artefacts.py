@@ -29,7 +29,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
     temp file → fsync → rename → fsync of the folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -41,6 +41,15 @@ def write_durably(path: Path, data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Like ``mkdir -p``, and the new names survive a power cut."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -60,7 +69,11 @@ class ArtefactStore:
     def prepare(self) -> None:
         """Makes the folders and drops temporary files that a dead process left."""
         for name in ("pictures", "latents"):
-            (self._root / name).mkdir(parents=True, exist_ok=True)
+            _make_folder(self._root / name)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Drops temporary files that a dead process left."""
         # Api and worker both come here: a young file may be one that the other is writing.
         newest = time.time() - STRAY_SECONDS
         for stray in self._root.glob("**/.tmp-*"):
@@ -77,12 +90,30 @@ class ArtefactStore:
         """Stores an encoded picture; returns its SHA-256 in hex."""
         digest = hashlib.sha256(data).hexdigest()
         path = self.picture_path(digest, picture_format)
-        if not path.exists():
+        try:
+            os.utime(path)  # young again: a deletion of its other owner lets it be
+            _sync_folder(path.parent)  # the other writer may be between rename and fsync
+        except FileNotFoundError:
             write_durably(path, data)
         return digest
 
     def picture_path(self, digest: str, picture_format: PictureFormat) -> Path:
-        return self._root / "pictures" / digest[:2] / f"{digest}{SUFFIXES[picture_format]}"
+        return self.picture_file(digest, SUFFIXES[picture_format])
+
+    def picture_file(self, digest: str, suffix: str) -> Path:
+        return self._root / "pictures" / digest[:2] / f"{digest}{suffix}"
+
+    @staticmethod
+    def age_seconds(path: Path, now: float) -> float | None:
+        """Since it was last written; None if it is not there."""
+        try:
+            return now - path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def latents_jobs(self) -> list[str]:
+        """Jobs that have a folder of latents."""
+        return [entry.name for entry in (self._root / "latents").iterdir() if entry.is_dir()]
 
     def put_latents(self, job_id: str, index: int, data: bytes) -> str:
         """Stores the final latents of a picture; returns the name to load them by."""
@@ -95,9 +126,12 @@ class ArtefactStore:
 
     def drop_latents(self, job_id: str) -> None:
         """Removes the latents of an ended job."""
-        folder = self._root / "latents" / job_id
-        if folder.exists():
-            shutil.rmtree(folder)
+        with suppress(FileNotFoundError):  # never there, or another worker was faster
+            shutil.rmtree(self._root / "latents" / job_id)
+
+    @property
+    def root(self) -> Path:
+        return self._root
 
     def free_bytes(self) -> int:
         """Free space for an unprivileged process."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from rockiln.store.database import Database
+from rockiln.store.database import Database, retried_class
 from rockiln.store.records import EndedAttempt, Event
 from rockiln.store.tables import AttemptRow, EventRow
 
 
+@retried_class
 class EventStore:
     """Append-only; every line is written in the transaction of the change it tells of."""
 
@@ -32,6 +33,7 @@ class EventStore:
             return session.scalar(select(func.max(EventRow.seq))) or 0
 
 
+@retried_class
 class AttemptStore:
     """Attempts that ended without their pictures. Written by ``JobStore.end_attempt``."""
 

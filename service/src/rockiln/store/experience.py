@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import select
 
 from rockiln.domain.ladder import Rungs
-from rockiln.store.database import Database
+from rockiln.store.database import Database, retried_class
 from rockiln.store.records import Refusal, RememberedRungs
 from rockiln.store.tables import RefusalRow, RungRow
 
@@ -16,6 +16,7 @@ from rockiln.store.tables import RefusalRow, RungRow
 _NEW_FIGURE_WEIGHT = 0.2
 
 
+@retried_class
 class RungStore:
     """Per key (domain.ladder.RungKey) the rungs that worked last and what they took."""
 
@@ -60,15 +61,17 @@ class RungStore:
             row.at = self._clock()
 
     def record_failure(self, key: str, rungs: Rungs) -> None:
-        """A job of this key failed and has to use ``rungs`` next; others start there, too."""
+        """A job of this key failed on ``rungs``. If they are those that are remembered, the next
+        trial of a rung further up waits for a whole row of successes again.
+        """
         with self._database.write() as session:
             row = session.get(RungRow, key, with_for_update=True)
-            if row is not None and row.rungs != rungs.as_dict():
-                row.rungs = rungs.as_dict()
-                row.step_seconds = row.decode_seconds = row.peak_bytes = None
+            if row is not None and row.rungs == rungs.as_dict():
+                row.successes = 0
                 row.at = self._clock()
 
 
+@retried_class
 class RefusalStore:
     """Kinds of request that killed engines, refused for a while."""
 

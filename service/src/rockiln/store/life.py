@@ -31,9 +31,9 @@ def find(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
 
 
 def owned(session: Session, lease: Lease) -> JobRow:
-    """The row that ``lease`` is for. Raises LeaseLostError."""
-    row = find(session, lease.job_id, lock=True)
-    if (row.attempt, row.lease_owner) != (lease.attempt, lease.owner):
+    """The row that ``lease`` is for, deleted or not. Raises LeaseLostError."""
+    row = session.scalar(select(JobRow).where(JobRow.id == lease.job_id).with_for_update())
+    if row is None or (row.attempt, row.lease_owner) != (lease.attempt, lease.owner):
         raise LeaseLostError(f"attempt {lease.attempt} no longer owns job {lease.job_id}")
     return row
 
@@ -91,7 +91,8 @@ def to_durable_point(row: JobRow) -> None:
 
 def drop_lease(row: JobRow) -> None:
     """Nobody works on the job."""
-    row.lease_owner = row.lease_expires_at = row.lease_boot = None
+    row.lease_owner = row.lease_expires_at = None
+    row.lease_boot = row.lease_ends_tick = row.lease_attempt = None
 
 
 def end(row: JobRow, state: JobState, now: float) -> None:

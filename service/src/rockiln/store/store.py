@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
-from rockiln.store.database import Database, migrate
+from rockiln.store.database import Database
+from rockiln.store.deletion import Deletion
 from rockiln.store.events import AttemptStore, EventStore
 from rockiln.store.experience import RefusalStore, RungStore
+from rockiln.store.in_use import InUse
 from rockiln.store.jobs import JobStore
+from rockiln.store.schema import bind_artefacts, check_integrity, migrate
+from rockiln.store.upkeep import Retention, Upkeep
 from rockiln.store.wake import Audience, WakeReceiver, wake
 from rockiln.store.workers import WorkerStore
 
 
 class Store:
-    """Everything that is kept of one site, and its wake-ups."""
+    """Everything that is kept of one site, and its wake-ups.
+
+    While one is open the store is in use: it is not restored over.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._folder = settings.store_dir
         self._wake_folder = settings.store_dir / "wake"
-        self.database = Database(settings.database_url)
+        self._in_use = InUse(settings.store_dir)
+        self.database = Database(settings.resolve_database_url())
         self.jobs = JobStore(self.database)
         self.workers = WorkerStore(self.database)
         self.events = EventStore(self.database)
@@ -26,12 +35,22 @@ class Store:
         self.rungs = RungStore(self.database)
         self.refusals = RefusalStore(self.database)
         self.artefacts = ArtefactStore(settings.artefacts_dir)
+        self.deletion = Deletion(self.database, self.artefacts)
+        self.upkeep = Upkeep(self.database, self.artefacts, self.deletion, Retention.of(settings))
 
     def prepare(self) -> None:
-        """Makes folders and brings the schema to this version. Every process calls it at start."""
+        """Makes folders and brings the schema to this version. Every process calls it at start.
+
+        Raises:
+            StoreRefusedError: the database is damaged, or the artefact folder is another store's.
+            OSError: the data folder cannot be written.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._in_use.hold()
         self.artefacts.prepare()
         migrate(self.database, self._folder)
+        check_integrity(self.database)
+        bind_artefacts(self.database, self._folder, self._settings.artefacts_dir)
 
     def wake(self, audience: Audience) -> None:
         wake(self._wake_folder, audience)
@@ -41,3 +60,4 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
+        self._in_use.release()

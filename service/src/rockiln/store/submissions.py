@@ -19,13 +19,14 @@ from rockiln.domain.errors import (
 from rockiln.domain.job import FINAL_STATES, RUNNING_STATES, WAITING_STATES, JobState
 from rockiln.domain.request import GenerationParameters
 from rockiln.store import life
-from rockiln.store.database import Database
+from rockiln.store.database import Database, retried_class
 from rockiln.store.records import Job, Place, Purpose, Queue, QueueLimits
 from rockiln.store.tables import JobRow, PictureRow
 
 _RECENT_JOBS = 20
 
 
+@retried_class
 class Submissions:
     """The client's half of ``JobStore``."""
 
@@ -70,6 +71,7 @@ class Submissions:
         )
         try:
             with self._database.write() as session:
+                self._database.take_turn(session)  # the bounds hold whoever else submits
                 known = _repeat(session, stored_key, request_digest)
                 if known is not None:
                     return known

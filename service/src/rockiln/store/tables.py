@@ -27,8 +27,9 @@ class Base(DeclarativeBase):
 class JobRow(Base):
     """One accepted request. ``seq`` is the order of arrival, ``id`` what clients see.
 
-    A lease's end is a tick of the boot clock, which no change of the date moves; ``lease_boot``
-    says of which boot.
+    A lease ends at ``lease_ends_tick`` of the boot clock, which no change of the date moves;
+    ``lease_boot`` says of which boot, ``lease_attempt`` of which attempt: where that is another
+    one, version 0001 took the lease and ``lease_expires_at`` counts, as it does for that version.
     """
 
     __tablename__ = "job"
@@ -59,6 +60,8 @@ class JobRow(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_expires_at: Mapped[float | None]
     lease_boot: Mapped[str | None] = mapped_column(String(36))
+    lease_ends_tick: Mapped[float | None]
+    lease_attempt: Mapped[int | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     failure_code: Mapped[str | None] = mapped_column(String(32))
     failure_detail: Mapped[str | None] = mapped_column(Text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from rockiln.domain.fault import Fault, FaultCode
@@ -13,7 +13,7 @@ from rockiln.domain.job import RUNNING_STATES, WAITING_STATES, JobState
 from rockiln.domain.ladder import Rungs
 from rockiln.store import life
 from rockiln.store.boot_clock import Tick
-from rockiln.store.database import Database
+from rockiln.store.database import Database, retried_class
 from rockiln.store.records import Job, Lease, Picture
 from rockiln.store.tables import AttemptRow, JobRow
 
@@ -23,6 +23,7 @@ RETRY_BACKOFF_MAX_SECONDS = 30.0
 UNCOUNTED_ATTEMPTS_FACTOR = 10
 
 
+@retried_class
 class Work:
     """The worker's half of ``JobStore``."""
 
@@ -168,17 +169,11 @@ class Work:
     ) -> list[Job]:
         """Ends attempts whose lease ran out, or all those of ``worker``: it is known to be dead."""
         query = select(JobRow).where(JobRow.state.in_(RUNNING_STATES))
-        if worker is None:
-            tick = self._tick()
-            query = query.where(
-                or_(
-                    JobRow.lease_boot.is_(None),
-                    JobRow.lease_boot != tick.boot,
-                    JobRow.lease_expires_at < tick.seconds,
-                )
-            )
-        else:
-            query = query.where(JobRow.lease_owner == worker)
+        query = query.where(
+            _run_out(self._tick(), self._clock())
+            if worker is None
+            else JobRow.lease_owner == worker
+        )
         with self._database.read() as session:
             if session.scalar(query.with_only_columns(JobRow.seq).limit(1)) is None:
                 return []
@@ -207,7 +202,9 @@ class Work:
 
     def _extend(self, row: JobRow, seconds: float) -> None:
         tick = self._tick()
-        row.lease_boot, row.lease_expires_at = tick.boot, tick.seconds + seconds
+        row.lease_expires_at = self._clock() + seconds  # version 0001 goes by it
+        row.lease_boot, row.lease_ends_tick = tick.boot, tick.seconds + seconds
+        row.lease_attempt = row.attempt
 
     def _end_attempt(
         self,
@@ -264,6 +261,16 @@ class Work:
                 stage=fault.stage,
                 rungs=row.rungs,
             )
+
+
+def _run_out(tick: Tick, now: float) -> ColumnElement[bool]:
+    """Whose lease has ended: by the boot clock, or by the date where version 0001 gave it."""
+    by_tick = and_(JobRow.lease_attempt.is_not(None), JobRow.lease_attempt == JobRow.attempt)
+    return or_(
+        JobRow.lease_expires_at.is_(None),
+        and_(by_tick, or_(JobRow.lease_boot != tick.boot, JobRow.lease_ends_tick < tick.seconds)),
+        and_(not_(by_tick), JobRow.lease_expires_at < now),
+    )
 
 
 def _backoff(attempts: int) -> float:

@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 from sqlalchemy import select
 
-from rockiln.store.database import Database
+from rockiln.store.database import Database, retried_class
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.tables import WorkerRow
 
 
+@retried_class
 class WorkerStore:
     """One row per worker, overwritten by each heartbeat."""
 

@@ -20,6 +20,8 @@ def upgrade() -> None:
         sa.Column("killed_attempts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("rungs", sa.JSON),
         sa.Column("lease_boot", sa.String(36)),
+        sa.Column("lease_ends_tick", sa.Double),
+        sa.Column("lease_attempt", sa.Integer),
     ):
         op.add_column("job", column)
     op.create_index("ix_job_owner_leased_at", "job", ["owner", "leased_at"])
