@@ -13,7 +13,7 @@ from rockiln.api.documents import job_document
 from rockiln.api.problems import ProblemError, kind_of, kind_of_failure
 from rockiln.api.readiness import checks
 from rockiln.api.services import services
-from rockiln.api.views.jobs import cancel, find_job
+from rockiln.api.views.jobs import cancel, described, find_job
 from rockiln.domain.errors import InvalidRequestError, JobNotCancellableError, RockilnError
 from rockiln.domain.request import (
     GUIDANCE_MAX,
@@ -85,7 +85,7 @@ def job_page(job_id: str) -> str:
     failed = job.ended and job.failure_code is not None
     return render_template(
         "job.html",
-        job=job_document(job),
+        job=described(job),
         ended=job.ended,
         kind=kind_of_failure(job.state, job.failure_code) if failed else None,
         queue=services().store.jobs.queue(),
