@@ -7,14 +7,16 @@ readonly engine_free_mib=6144 data_free_mib=2048
 readonly amd_vendor=0x1002
 readonly cap_net_admin=12 cap_sys_admin=21
 
+catalogue_cpu() { sed -n '/^  cpu:$/,$p' "$catalogue"; } # the row of hosts without a GPU; it stands last
+
 catalogue_os() { # "debian 12", one a line, of the cpu row
-  sed -n 's/^ *- {name: \([a-z]*\), version: "\([0-9.]*\)", proof: [a-z]*}$/\1 \2/p' "$catalogue"
+  catalogue_cpu | sed -n 's/^ *- {name: \([a-z]*\), version: "\([0-9.]*\)", proof: [a-z]*}$/\1 \2/p'
 }
 
 catalogue_releases() { sed -n 's/^  \([a-z0-9.]*\):$/\1/p' "$catalogue"; }
 
 catalogue_value() { # KEY, of the cpu row: the first line "KEY: VALUE" of any depth
-  sed -n "s/^ *$1: \"\{0,1\}\([^\"]*\)\"\{0,1\}\$/\1/p" "$catalogue" | head -n 1
+  catalogue_cpu | sed -n "s/^ *$1: \"\{0,1\}\([^\"]*\)\"\{0,1\}\$/\1/p" | head -n 1
 }
 
 check_options() {

@@ -32,7 +32,7 @@ no_python() {
 }
 
 torch_requirement() {
-  printf 'torch==%s --hash=sha256:%s\n' "$(sed -n '/^    torch:/,$p' "$catalogue" | sed -n 's/^ *version: //p' | head -n 1)" "$(catalogue_value sha256)"
+  printf 'torch==%s --hash=sha256:%s\n' "$(catalogue_cpu | sed -n '/^    torch:/,$p' | sed -n 's/^ *version: //p' | head -n 1)" "$(catalogue_value sha256)"
 }
 
 install_process() {
