@@ -141,6 +141,29 @@ def version() -> None:
     print(__version__)
 
 
+@app.command("backup")
+def backup(
+    dest: Annotated[Path, typer.Argument(help="An empty or new folder.")],
+) -> None:
+    """Copy jobs and pictures into a folder, while the service runs."""
+    from rockiln.cli.backup import run_backup
+
+    raise typer.Exit(run_backup(dest))
+
+
+@app.command("restore")
+def restore(
+    src: Annotated[Path, typer.Argument(help="A folder that rockiln backup made.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move jobs and pictures that are there aside.")
+    ] = False,
+) -> None:
+    """Put a backup back. The service must not run; the backup is verified first."""
+    from rockiln.cli.restore import run_restore
+
+    raise typer.Exit(run_restore(src, replace=replace))
+
+
 @store_app.command("migrate")
 def store_migrate() -> None:
     """Bring the store to this version. Safe to run at any time, any number of times."""

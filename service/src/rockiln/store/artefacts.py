@@ -29,7 +29,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
     temp file → fsync → rename → fsync of the folder.
     """
-    _make_folder(path.parent)
+    make_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -40,19 +40,20 @@ def write_durably(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Like ``mkdir -p``, and the new names survive a power cut."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the names in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -69,7 +70,7 @@ class ArtefactStore:
     def prepare(self) -> None:
         """Makes the folders and drops temporary files that a dead process left."""
         for name in ("pictures", "latents"):
-            _make_folder(self._root / name)
+            make_folder(self._root / name)
         self.sweep()
 
     def sweep(self) -> None:
@@ -92,7 +93,7 @@ class ArtefactStore:
         path = self.picture_path(digest, picture_format)
         try:
             os.utime(path)  # young again: a deletion of its other owner lets it be
-            _sync_folder(path.parent)  # the other writer may be between rename and fsync
+            sync_folder(path.parent)  # the other writer may be between rename and fsync
         except FileNotFoundError:
             write_durably(path, data)
         return digest

@@ -74,6 +74,15 @@ def bind_artefacts(database: Database, store_dir: Path, artefacts_dir: Path) -> 
         return identity
 
 
+def identity_of(database: Database) -> str:
+    """Of a store that was opened before. Raises StoreRefusedError."""
+    with database.read() as session:
+        identity = _fact(session, _IDENTITY)
+    if identity is None:
+        raise StoreRefusedError(f"{database.shown} has no identity: it was never opened")
+    return identity
+
+
 def check_integrity(database: Database) -> None:
     """Reads the whole of an SQLite file. PostgreSQL looks after its own.
 
