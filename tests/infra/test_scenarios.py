@@ -15,7 +15,7 @@ LOG_TAIL_LINES = 60
 
 @pytest.mark.docker
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("scenario", ["refused", "default"])
+@pytest.mark.parametrize("scenario", ["refused", "rocm_host", "shadowed", "default"])
 def test_scenario_passes(scenario: str, tmp_path: Path) -> None:
     log = tmp_path / "molecule.log"
     environment = {

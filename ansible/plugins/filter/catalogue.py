@@ -9,6 +9,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._catalogue import (
     driver_line,
     host_packages,
     misfits,
+    not_selectable,
     select_release,
     with_lock,
 )
@@ -30,6 +31,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "select_release": select_release,
+            "release_gaps": not_selectable,
             "release_misfits": release_misfits,
             "with_lock": with_lock,
             "driver_line": driver_line,
