@@ -4,13 +4,15 @@
 rungs one by one: the table that the planner is calibrated and tested with.
 ``… cards --out FILE`` plans jobs for simulated cards (a cap on torch's allocator) and runs them.
 
-It works with the engine's own placement, policies and families. Each row is a job of two steps. ``enough_at`` is the smallest cap on
-the process, as a share of the prediction, under which the job still ran.
+It works with the engine's own placement, policies and families. Each row is a job of two steps.
+``enough_at`` is the smallest cap on the process, as a share of the prediction, under which the job
+still ran: what it needs. Without a cap the allocator holds far more than that.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -34,7 +36,7 @@ from rockiln.domain.memory import Workload, estimate
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import Plan, plan
 from rockiln.engine.families import FAMILIES
-from rockiln.engine.families.interface import Components, Conditioning
+from rockiln.engine.families.interface import Components, Conditioning, Stage
 from rockiln.engine.loaded_model import LoadedModel
 from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
@@ -76,33 +78,41 @@ class Case:
         return Rungs(DenoiseRung(self.denoise), DecodeRung(self.decode))
 
 
+SIZES = {
+    "sd15": [(512, 512), (512, 768), (768, 768), (1024, 1024)],
+    "sdxl": [(768, 768), (1024, 1024), (1344, 768), (1536, 1536)],
+}
+
+
 def cases() -> Iterator[Case]:
     """Ordered so that cases of one placement follow each other."""
-    sizes = {
-        "sd15": [(512, 512), (512, 768), (768, 768), (1024, 1024)],
-        "sdxl": [(768, 768), (1024, 1024), (1344, 768), (1536, 1536)],
-    }
-    for model, its_sizes in sizes.items():
-        large = its_sizes[-1]
-        for size in its_sizes:
-            for batch in (1, 2, 4):
-                yield Case(model, *size, batch)
-        for size in its_sizes[1:]:
-            yield Case(model, *size, 1, unload=True)
-            for decode in ("tiled", "small_tiles"):
-                yield Case(model, *size, 1, decode=decode, unload=True)
-        for size in its_sizes[:3]:
-            for batch in (1, 2):
-                yield Case(model, *size, batch, denoise="sliced", scores=True, unload=True)
-        yield Case(model, *its_sizes[0], 1, scores=True, unload=True)
-        for size in its_sizes[:3]:
-            if model == "sd15":
-                yield Case(model, *size, 1, decode="other_dtype", unload=True)
-        for denoise in ("model_offload", "group_offload", "sequential_offload", "split_batch"):
-            for size in (its_sizes[0], its_sizes[1], large):
-                for batch in (1, 4) if denoise == "model_offload" else (1,):
-                    yield Case(model, *size, batch, denoise=denoise, decode="small_tiles")
-        yield Case(model, *its_sizes[1], 1, denoise="model_offload")
+    for model in SIZES:
+        yield from resident_cases(model)
+        yield from offloaded_cases(model)
+
+
+def resident_cases(model: str) -> Iterator[Case]:
+    sizes = SIZES[model]
+    for size, batch in itertools.product(sizes, (1, 2, 4)):
+        yield Case(model, *size, batch)
+    for size, decode in itertools.product(sizes[1:], ("full", "tiled", "small_tiles")):
+        yield Case(model, *size, 1, decode=decode, unload=True)
+    for size, batch in itertools.product(sizes[:3], (1, 2)):
+        yield Case(model, *size, batch, denoise="sliced", scores=True, unload=True)
+    yield Case(model, *sizes[0], 1, scores=True, unload=True)
+    if model == "sd15":
+        for size in sizes[:3]:
+            yield Case(model, *size, 1, decode="other_dtype", unload=True)
+
+
+def offloaded_cases(model: str) -> Iterator[Case]:
+    sizes = [SIZES[model][0], SIZES[model][1], SIZES[model][-1]]
+    for size, batch in itertools.product(sizes, (1, 4)):
+        yield Case(model, *size, batch, denoise="model_offload", decode="small_tiles")
+    yield Case(model, *sizes[1], 1, denoise="model_offload")
+    rungs = ("group_offload", "sequential_offload", "split_batch")
+    for denoise, size in itertools.product(rungs, sizes):
+        yield Case(model, *size, 1, denoise=denoise, decode="small_tiles")
 
 
 def build(profile: ModelProfile, chosen: Plan, device: torch.device) -> LoadedModel:
@@ -130,79 +140,81 @@ def build(profile: ModelProfile, chosen: Plan, device: torch.device) -> LoadedMo
     return LoadedModel(profile, "0" * 64, family, components, placement)
 
 
-def run(
-    model: LoadedModel, policies: PolicySet, chosen: Plan, case: Case, device: GpuDevice
-) -> dict[str, Any]:
-    """Stages of a job: peaks in bytes, seconds."""
-    device.release_cache()
-    torch.cuda.synchronize()
-    allocated: dict[str, int] = {}
-    reserved: dict[str, int] = {}
-    seconds: dict[str, float] = {}
-    components, family = model.components, model.family
-    where = components.device
+class Job:
+    """One job on a model, stage by stage."""
 
-    def stage(name: Any, work: Any, *, alone: bool = False) -> Any:
-        device.begin_stage()
+    def __init__(self, model: LoadedModel, chosen: Plan, case: Case, device: GpuDevice) -> None:
+        self._model, self._chosen, self._case, self._device = model, chosen, case, device
+        self._where = model.components.device
+        self.allocated: dict[str, int] = {}
+        self.reserved: dict[str, int] = {}
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Peaks in bytes, and seconds."""
+        self._device.release_cache()
+        torch.cuda.synchronize()
+        with sdpa_kernel(SDPBackend.MATH) if self._case.scores else nullcontext():
+            self._stage("encode_prompt", self._encode)
+            latents = self._stage("denoise", self._denoise)
+            self._stage(
+                "decode", lambda: self._decode(latents), alone=self._chosen.unload_before_decode
+            )
+        return {
+            "allocated": self.allocated,
+            "reserved": self.reserved,
+            "context_bytes": context_bytes(),
+            "peak_bytes": context_bytes() + max(self.allocated.values()),
+            "seconds": self.seconds,
+        }
+
+    def _stage(self, name: Stage, work: Callable[[], Any], *, alone: bool = False) -> Any:
+        self._device.begin_stage()
         begun = time.monotonic()
-        if model.placement.enter(name, alone=alone):
-            device.release_cache()
+        if self._model.placement.enter(name, alone=alone):
+            self._device.release_cache()
         result = work()
-        device.synchronise()
-        seconds[name] = round(time.monotonic() - begun, 3)
-        allocated[name] = torch.cuda.max_memory_allocated()
-        reserved[name] = torch.cuda.max_memory_reserved()
+        self._device.synchronise()
+        self.seconds[name] = round(time.monotonic() - begun, 3)
+        self.allocated[name] = torch.cuda.max_memory_allocated()
+        self.reserved[name] = torch.cuda.max_memory_reserved()
         return result
 
-    def encode() -> None:
-        ids = torch.zeros((1, TOKENS), dtype=torch.long, device=where)
-        for name, module in components.modules.items():
-            if name.startswith("text"):
-                for _ in range(2):
-                    module(ids, output_hidden_states=True)
+    def _encode(self) -> None:
+        ids = torch.zeros((1, TOKENS), dtype=torch.long, device=self._where)
+        encoders = [
+            module
+            for name, module in self._model.components.modules.items()
+            if name.startswith("text")
+        ]
+        for module in [*encoders, *encoders]:  # a prompt and a negative one
+            module(ids, output_hidden_states=True)
 
-    samples = case.batch * 2
-
-    def denoise() -> torch.Tensor:
-        latents = torch.randn(
-            (samples, 4, case.height // 8, case.width // 8), device=where, dtype=torch.float16
-        )
+    def _denoise(self) -> torch.Tensor:
+        case, components = self._case, self._model.components
+        samples = case.batch * 2
+        like: dict[str, Any] = {"device": self._where, "dtype": torch.float16}
+        latents = torch.randn((samples, 4, case.height // 8, case.width // 8), **like)
         width = components.modules["unet"].config.cross_attention_dim
         conditioning: Conditioning = {
-            "prompt_embeds": torch.randn(
-                (samples, TOKENS, width), device=where, dtype=torch.float16
-            )
+            "prompt_embeds": torch.randn((samples, TOKENS, width), **like)
         }
-        if model.profile.family == "sdxl":
-            conditioning["text_embeds"] = torch.randn((samples, 1280), device=where).half()
-            conditioning["time_ids"] = torch.zeros((samples, 6), device=where).half()
-        predict = partial(family.predict, components)
-        if chosen.split_samples:
-            predict = one_by_one(predict)  # type: ignore[assignment]
+        if case.model == "sdxl":
+            conditioning["text_embeds"] = torch.randn((samples, 1280), **like)
+            conditioning["time_ids"] = torch.zeros((samples, 6), **like)
+        predict: Any = partial(self._model.family.predict, components)
+        if self._chosen.split_samples:
+            predict = one_by_one(predict)
         for _ in range(STEPS):
-            latents = predict(latents, torch.full((samples,), 500.0, device=where), conditioning)
+            timesteps = torch.full((samples,), 500.0, device=self._where)
+            latents = predict(latents, timesteps, conditioning)
             latents = latents / latents.std()
-        return latents[:1].clone()
+        first: torch.Tensor = latents[:1].clone()
+        return first
 
-    policies.align(chosen)
-    attention = sdpa_kernel(SDPBackend.MATH) if case.scores else nullcontext()
-    with attention:
-        stage("encode_prompt", encode)
-        latents = stage("denoise", denoise)
-        stage(
-            "decode",
-            lambda: (
-                family.decode(components, latents.to(model.placement.decode_device)).float().cpu()
-            ),
-            alone=chosen.unload_before_decode,
-        )
-    return {
-        "allocated": allocated,
-        "reserved": reserved,
-        "context_bytes": context_bytes(),
-        "peak_bytes": context_bytes() + max(allocated.values()),
-        "seconds": seconds,
-    }
+    def _decode(self, latents: torch.Tensor) -> None:
+        placed = latents.to(self._model.placement.decode_device)
+        self._model.family.decode(self._model.components, placed).float().cpu()
 
 
 def plan_of(case: Case, profile: ModelProfile, facts: DeviceFacts) -> Plan:
@@ -215,28 +227,42 @@ def plan_of(case: Case, profile: ModelProfile, facts: DeviceFacts) -> Plan:
     return replace(chosen, unload_before_decode=case.unload)
 
 
+class Bench:
+    """Keeps the model of the last case while the next one can use it as it lies."""
+
+    def __init__(self, device: GpuDevice) -> None:
+        self._device = device
+        self._key: Any = None
+        self._model: LoadedModel | None = None
+        self._policies: PolicySet | None = None
+
+    def job(self, case: Case, chosen: Plan) -> Job:
+        key = (case.model, chosen.placement, chosen.decode_dtype, chosen.decode_device)
+        if self._model is None or self._policies is None or key != self._key:
+            self._model = self._policies = None
+            self._device.release_cache()
+            self._model = build(known_profile(case.model), chosen, self._device.torch_device)
+            self._key, self._policies = key, PolicySet(self._model)
+        self._policies.align(chosen)
+        return Job(self._model, chosen, case, self._device)
+
+
 def table(device: GpuDevice) -> list[dict[str, Any]]:
-    rows, key, model, policies = [], None, None, None
+    rows, bench = [], Bench(device)
     for case in cases():
         profile = known_profile(case.model)
         facts = replace(device.facts, fused_attention_width=0) if case.scores else device.facts
         chosen = plan_of(case, profile, facts)
-        wanted_key = (case.model, chosen.placement, chosen.decode_dtype)
-        if wanted_key != key:
-            model = policies = None
-            device.release_cache()
-            model = build(profile, chosen, device.torch_device)
-            key, policies = wanted_key, PolicySet(model)
-        assert model is not None
-        assert policies is not None
-        work = Workload(case.width, case.height, case.batch, "float16")
-        predicted = estimate(profile, work, case.rungs, facts, unload_before_decode=case.unload)
-        row = asdict(case) | run(model, policies, chosen, case, device)
-        row["predicted_bytes"] = predicted.device_bytes
-        row["enough_at"] = enough(
-            lambda: run(model, policies, chosen, case, device),  # noqa: B023 (called at once)
-            predicted.device_bytes,
+        predicted = estimate(
+            profile,
+            Workload(case.width, case.height, case.batch, "float16"),
+            case.rungs,
+            facts,
+            unload_before_decode=case.unload,
         )
+        row = asdict(case) | bench.job(case, chosen).run()
+        row["predicted_bytes"] = predicted.device_bytes
+        row["enough_at"] = enough(bench.job(case, chosen).run, predicted.device_bytes)
         rows.append(row)
         say(row)
     return rows
@@ -270,56 +296,47 @@ def context_bytes() -> int:
 
 def cards(device: GpuDevice) -> list[dict[str, Any]]:
     """Jobs on simulated cards, on the rungs that the planner chooses for them."""
-    rows = []
-    total = device.facts.total_bytes
-    for gib in CARDS_GIB:
-        card = device.reserve(total - gib * GIB)
-        for name, sides in (("sd15", (512, 768, 1024)), ("sdxl", (1024,))):
-            profile, key, model, policies = known_profile(name), None, None, None
-            for side in sides:
-                for batch in (1, 4):
-                    case = Case(name, side, side, batch)
-                    wanted = parameters(width=side, height=side, num_images=batch)
-                    chosen = plan(wanted, profile, card.facts)
-                    wanted_key = (chosen.placement, chosen.decode_dtype)
-                    if wanted_key != key:
-                        model = policies = None
-                        device.release_cache()
-                        torch.cuda.set_per_process_memory_fraction(1.0)
-                        model = build(profile, chosen, device.torch_device)
-                        key, policies = wanted_key, PolicySet(model)
-                        device.release_cache()
-                        card = device.reserve(total - gib * GIB)
-                    assert model is not None
-                    assert policies is not None
-                    case = replace(
-                        case, batch=min(batch, chosen.max_batch_rows), unload=chosen.unload_before_decode,
-                        denoise=chosen.rungs.denoise.value, decode=chosen.rungs.decode.value,
-                    )  # fmt: skip
-                    row: dict[str, Any] = {"card_gib": gib, **asdict(case)}
-                    row["predicted_bytes"] = chosen.predicted_bytes
-                    try:
-                        row |= run(model, policies, chosen, case, card)
-                        row["outcome"] = "picture"
-                    except torch.OutOfMemoryError as error:
-                        row["outcome"] = f"out of memory: {str(error)[:200]}"
-                    rows.append(row)
-                    say(row)
+    rows, bench = [], Bench(device)
+    asked = [("sd15", 512), ("sd15", 768), ("sd15", 1024), ("sdxl", 1024)]
+    for gib, (name, side), batch in itertools.product(CARDS_GIB, asked, (1, 4)):
+        facts = replace(device.facts, reserved_bytes=device.facts.total_bytes - gib * GIB)
+        wanted = parameters(width=side, height=side, num_images=batch)
+        chosen = plan(wanted, known_profile(name), facts)
+        case = Case(
+            name,
+            side,
+            side,
+            min(batch, chosen.max_batch_rows),
+            denoise=chosen.rungs.denoise.value,
+            decode=chosen.rungs.decode.value,
+            unload=chosen.unload_before_decode,
+        )
+        row = {"card_gib": gib, **asdict(case), "predicted_bytes": chosen.predicted_bytes}
+        job = bench.job(case, chosen)
+        device.release_cache()
+        device.reserve(facts.reserved_bytes)
+        try:
+            row |= job.run() | {"outcome": "picture"}
+        except torch.OutOfMemoryError as error:
+            row["outcome"] = f"out of memory: {error}"[:200]
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        rows.append(row)
+        say(row)
     return rows
 
 
 def say(row: dict[str, Any]) -> None:
-    measured = row.get("peak_bytes", 0)
-    off = (row["predicted_bytes"] / measured - 1) * 100 if measured else float("nan")
-    words = [f"{row[k]}" for k in ("model", "width", "height", "batch", "denoise", "decode")]
-    if "card_gib" in row:
-        words = [f"{row['card_gib']} GiB card", *words, str(row["outcome"])]
-    print(
-        *words, "scores" if row["scores"] else "", "unload" if row["unload"] else "",
-        f"measured {measured / GIB:.3f} predicted {row['predicted_bytes'] / GIB:.3f} {off:+.1f} %",
-        {k: round(v / GIB, 3) for k, v in row.get("allocated", {}).items()},
-        f"context {row.get('context_bytes', 0) / GIB:.3f} enough at {row.get('enough_at')}", row.get("seconds", ""), flush=True,
-    )  # fmt: skip
+    """A line for whoever waits."""
+    measured, predicted = row.get("peak_bytes", 0), row["predicted_bytes"]
+    off = (predicted / measured - 1) * 100 if measured else float("nan")
+    shown = ("card_gib", "model", "width", "height", "batch", "denoise", "decode", "scores",
+             "unload", "outcome", "enough_at", "seconds")  # fmt: skip
+    words = " ".join(f"{name}={row[name]}" for name in shown if row.get(name))
+    sys.stdout.write(
+        f"{words} measured {measured / GIB:.3f} predicted {predicted / GIB:.3f} {off:+.1f} %\n"
+    )
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -345,7 +362,6 @@ def main() -> int:
         "rows": rows,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("widest fused head", device.facts.fused_attention_width, result["seconds"], "s")
     return 0
 
 

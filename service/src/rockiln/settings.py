@@ -20,6 +20,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from rockiln.domain.engine_variables import check_variables
+
 ENV_PREFIX = "ROCKILN_"
 DEFAULT_PUBLIC_DIR = Path("/etc/rockiln/public")
 PORT_MAX = 65535
@@ -188,6 +190,12 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         split_address(value)
+        return value
+
+    @field_validator("engine_environment")
+    @classmethod
+    def _documented(cls, value: dict[str, str]) -> dict[str, str]:
+        check_variables(value)
         return value
 
     @field_validator("published_address")

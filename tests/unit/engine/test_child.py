@@ -302,3 +302,11 @@ def _wait_for_commands_thread(pid: int) -> None:
     while len(list(tasks.iterdir())) == 1:
         assert time.monotonic() < deadline
         os.sched_yield()
+
+
+def test_variable_that_nothing_reads_fails_the_start(tmp_path: Path, tiny: ModelProfile) -> None:
+    with ChildProcess(tmp_path) as child:
+        child.start(tiny, environment={"MIOPEN_FIND_TIME_LIMIT": "60"})
+        failed = child.expect(protocol.StartFailed)
+    assert failed.code is FaultCode.BOOT_FAILURE
+    assert "MIOPEN_FIND_MODE=FAST" in failed.detail

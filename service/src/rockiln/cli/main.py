@@ -24,6 +24,10 @@ app = typer.Typer(
 )
 store_app = typer.Typer(name="store", help="The job store of this host.", no_args_is_help=True)
 app.add_typer(store_app)
+cache_app = typer.Typer(
+    name="cache", help="Compiled kernels of this host's GPU.", no_args_is_help=True
+)
+app.add_typer(cache_app)
 
 
 @app.command("api")
@@ -162,6 +166,44 @@ def restore(
     from rockiln.cli.restore import run_restore
 
     raise typer.Exit(run_restore(src, replace=replace))
+
+
+@app.command("warmup", epilog="Exit codes: 0 all are warm, 1 one failed, 2 wrong command line.")
+def warmup(
+    model: Annotated[str, typer.Argument(help="Model id, see GET /models.")],
+    sizes: Annotated[str, typer.Option(help="WIDTHxHEIGHT, several separated by commas.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compile the kernels for sizes before anybody waits for them. Needs a running worker."""
+    from rockiln.cli.configuration import load_settings
+    from rockiln.cli.warmup import run_warmup
+
+    raise typer.Exit(run_warmup(load_settings(), model, sizes, json_output=json_output))
+
+
+@cache_app.command("export")
+def cache_export(
+    file: Annotated[Path, typer.Argument(help="Where to write the tar file.")],
+) -> None:
+    """Write this host's compiled kernels to a file, for another host with the same card."""
+    from rockiln.cli.cache import run_export
+    from rockiln.cli.configuration import load_settings
+
+    raise typer.Exit(run_export(load_settings().cache_dir, file))
+
+
+@cache_app.command("import")
+def cache_import(
+    file: Annotated[Path, typer.Argument(help="What `rockiln cache export` wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Give up the kernels that are here.")
+    ] = False,
+) -> None:
+    """Take compiled kernels of a host with the same card, ROCm and torch."""
+    from rockiln.cli.cache import run_import
+    from rockiln.cli.configuration import load_settings
+
+    raise typer.Exit(run_import(load_settings().cache_dir, file, replace=replace))
 
 
 @store_app.command("migrate")

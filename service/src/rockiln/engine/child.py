@@ -78,7 +78,7 @@ def _start(line: bytes, send: Send) -> Engine:
         fail(FaultCode.BOOT_FAILURE, f"the first command is {start.op!r}, not 'start'")
     try:
         check_wheels(start.backend)
-        prepare_environment(start.backend, Path(start.cache_dir))
+        prepare_environment(start.backend, Path(start.cache_dir), start.environment)
         # torch comes in here, after the guard and with the environment set.
         from rockiln.engine.start import ProofError, start_engine  # noqa: PLC0415
 
