@@ -42,9 +42,28 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Every fault, injected; ``-- --long`` (or ROCKILN_LONG=1) for the long forms."""
+    session.run("pytest", "tests/faults", *session.posargs)
+
+
+@nox.session
 def infra(session: nox.Session) -> None:
     """Fresh hosts in containers."""
     session.run("pytest", "tests/infra", *session.posargs)
+
+
+@nox.session
+def interrupted_all(session: nox.Session) -> None:
+    """Upgrades killed after every task, each by itself; some hours."""
+    session.run(
+        "molecule",
+        "test",
+        "--scenario-name",
+        "interrupted",
+        *session.posargs,
+        env={"ROCKILN_INTERRUPT": "all"},
+    )
 
 
 @nox.session
