@@ -58,7 +58,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-FILE_MODE, FOLDER_MODE = 0o644, 0o755
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
 
 
 def is_equal(source: Path, target: Path, owner: tuple[int, int]) -> bool:
