@@ -42,14 +42,9 @@ def play(playbook: str, options: list[str], *, after: int = 0) -> tuple[int, str
         "ROCKILN_INTERRUPT_AFTER": str(after),
         "ROCKILN_TASK_LOG": str(LOG),
     }
+    path = f"ansible/playbooks/{playbook}.yml"
     done = subprocess.run(
-        [
-            ".venv/bin/ansible-playbook",
-            "-i",
-            "inventories/local",
-            f"ansible/playbooks/{playbook}.yml",
-        ]
-        + options,
+        [".venv/bin/ansible-playbook", "-i", "inventories/local", path, *options],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

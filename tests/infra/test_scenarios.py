@@ -15,7 +15,11 @@ LOG_TAIL_LINES = 60
 
 @pytest.mark.docker
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("scenario", ["refused", "rocm_host", "shadowed", "default"])
+# The last three share one host and stand in this order: molecule/README.md.
+@pytest.mark.parametrize(
+    "scenario",
+    ["refused", "rocm_host", "shadowed", "default", "upgrade", "rollback", "interrupted"],
+)
 def test_scenario_passes(scenario: str, tmp_path: Path) -> None:
     log = tmp_path / "molecule.log"
     environment = {

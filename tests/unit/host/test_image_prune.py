@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from ansible_collections.rockiln.host.plugins.module_utils._engine import Completed, Engine
-from ansible_collections.rockiln.host.plugins.modules.rockiln_image_prune import superfluous
+from ansible_collections.rockiln.host.plugins.module_utils._image_prune import superfluous
 
 IMAGES = {
     "rockiln-base": ["rockiln-base:5", "rockiln-base:4", "rockiln-base:3"],
