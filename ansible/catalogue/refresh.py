@@ -205,7 +205,7 @@ def written(text: str, values: Mapping[Place, str]) -> str:
     """The catalogue's text with ``null`` at each place replaced; nothing else of it changes."""
     spans = []
     for place, value in values.items():
-        node = yaml.compose(text)
+        node: Any = yaml.compose(text)
         for word in place:
             node = next(child for name, child in node.value if name.value == word)
         if node.tag != "tag:yaml.org,2002:null":
