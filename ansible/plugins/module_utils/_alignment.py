@@ -1,0 +1,1 @@
+../../../service/src/rockiln/doctor/alignment.py

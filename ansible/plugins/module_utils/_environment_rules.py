@@ -1,0 +1,1 @@
+../../../service/src/rockiln/doctor/environment_rules.py

@@ -1,0 +1,1 @@
+../../../service/src/rockiln/doctor/gpu_facts.py
