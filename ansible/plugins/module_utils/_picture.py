@@ -72,7 +72,7 @@ def findings(picture: Picture, *, width: int, height: int, torch: str) -> list[s
     """What is wrong with it; empty when nothing is.
 
     Args:
-        torch: the version that the record must name; empty if any will do.
+        torch: the version that the record must name; without a local part any of it will do.
     """
     found = []
     if (picture.width, picture.height) != (width, height):
@@ -87,7 +87,7 @@ def findings(picture: Picture, *, width: int, height: int, torch: str) -> list[s
     elif (roughness := _roughness(picture)) > ROUGHNESS_MAX:
         found.append(f"it is noise (neighbours differ by {roughness:.0f} of 255)")
     named = str(picture.record.get("versions", {}).get("torch", ""))
-    if torch and named != torch:
+    if torch not in {"", named, named.partition("+")[0]}:
         found.append(f"it was made with torch {named or '(none named)'}, not {torch}")
     return found
 

@@ -72,6 +72,7 @@ def test_what_a_broken_decoder_makes_is_none(
 
 def test_size_and_torch_must_be_the_wanted_ones() -> None:
     assert "64x64, asked for 128x128" in said(png(drawing), side=128)
+    assert said(png(drawing), torch="2.9.1") == ""
     assert "made with torch 2.13.0+cpu, not 2.9.1" in said(png(drawing, torch="2.13.0+cpu"))
 
 
