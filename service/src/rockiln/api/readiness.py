@@ -64,6 +64,8 @@ def check_workers(workers: Sequence[Worker], *, now: float, stale_after_seconds:
 
 def worker_fault(worker: Worker, *, now: float, stale_after_seconds: float) -> str | None:
     """Why a worker cannot be counted on, or None: alive, and its last proof of work was good."""
+    if (worker.health or {}).get("misaligned"):
+        return worker.detail  # it refused to start and is silent since: why counts
     silent_seconds = now - worker.heartbeat_at
     if silent_seconds > stale_after_seconds:
         return f"silent for {silent_seconds:.0f} s, last {worker.state}"

@@ -20,7 +20,7 @@ from rockiln.settings import Settings
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.store import Store
 from rockiln.store.wake import POLL_SECONDS
-from rockiln.worker import protocol
+from rockiln.worker import gate, protocol
 from rockiln.worker.classify import Death
 from rockiln.worker.desk import Desk
 from rockiln.worker.engine_host import EngineHost
@@ -182,7 +182,7 @@ class Supervisor:
 
 
 def run(settings: Settings) -> int:
-    """The worker process. Returns the exit status: 0 stopped, 3 another worker has this name."""
+    """The worker process. Returns the exit status: 0 stopped, 3 name taken, 4 misaligned."""
     store = Store(settings)
     store.prepare()
     with (settings.store_dir / f"worker-{settings.worker_name}.lock").open("w") as lock:
@@ -190,6 +190,8 @@ def run(settings: Settings) -> int:
             log.error("worker.refused", reason=f"{settings.worker_name} runs already")
             return EXIT_LOCKED
         try:
+            if gate.refuses(settings, store):
+                return gate.EXIT_MISALIGNED
             return Supervisor(settings, store).run()
         finally:
             store.close()
