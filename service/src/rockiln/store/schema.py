@@ -48,13 +48,17 @@ def bind_artefacts(database: Database, store_dir: Path, artefacts_dir: Path) -> 
         StoreRefusedError: the folder belongs to another store, or is empty where it should not be.
     """
     file = artefacts_dir / IDENTITY_FILE
+    # Committed before the file is written: a crash in between must not leave a stranger's file.
     with _alone(database, store_dir) as connection, Session(connection) as session:
         identity = _fact(session, _IDENTITY)
         if identity is None:
             identity = uuid.uuid4().hex
             session.add(FactRow(name=_IDENTITY, value=identity))
+            session.flush()
+    with _alone(database, store_dir) as connection, Session(connection) as session:
         found = file.read_text().strip() if file.exists() else None
-        if found is None and _fact(session, _BOUND) is not None:
+        bound = _fact(session, _BOUND) is not None
+        if found is None and bound:
             raise StoreRefusedError(
                 f"{artefacts_dir} is not the artefact folder of this store: it has no "
                 f"{IDENTITY_FILE}. Is its disk mounted? If the folder was moved by hand and is "
@@ -67,11 +71,10 @@ def bind_artefacts(database: Database, store_dir: Path, artefacts_dir: Path) -> 
             )
         if found is None:
             write_durably(file, identity.encode() + b"\n")
+        if not bound:
             session.add(FactRow(name=_BOUND, value="yes"))
-        elif _fact(session, _BOUND) is None:
-            session.add(FactRow(name=_BOUND, value="yes"))
-        session.commit()
-        return identity
+            session.flush()
+    return identity
 
 
 def identity_of(database: Database) -> str:

@@ -1,0 +1,141 @@
+"""The version before runs on this schema: its tables and statements as they were."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+
+from rockiln.domain.fault import Fault, FaultCode
+from rockiln.store.records import Worker, WorkerState
+from rockiln.store.store import Store
+from support.parameters import parameters
+from support.store_life import LIMITS, make_job
+from unit.store.conftest import Clock
+
+# As version 0001 had them: frozen, not derived from today's tables.
+OLD = sa.MetaData()
+JOB = sa.Table(
+    "job",
+    OLD,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", sa.String(32)),
+    sa.Column("state", sa.String(16)),
+    sa.Column("parameters", sa.JSON),
+    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("request_digest", sa.String(64)),
+    sa.Column("accepted_at", sa.Double),
+    sa.Column("started_at", sa.Double),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("not_before", sa.Double),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("lease_owner", sa.String(64)),
+    sa.Column("lease_expires_at", sa.Double),
+    sa.Column("cancel_requested", sa.Boolean),
+    sa.Column("failure_code", sa.String(32)),
+    sa.Column("failure_detail", sa.Text),
+)
+PICTURE = sa.Table(
+    "picture",
+    OLD,
+    sa.Column("job_seq", sa.BigInteger, primary_key=True),
+    sa.Column("picture_index", sa.Integer, primary_key=True),
+    sa.Column("state", sa.String(16)),
+    sa.Column("step", sa.Integer),
+    sa.Column("latents", sa.String(64)),
+    sa.Column("digest", sa.String(64)),
+    sa.Column("size_bytes", sa.Integer),
+    sa.Column("details", sa.JSON),
+    sa.Column("warnings", sa.JSON),
+    sa.Column("seconds", sa.JSON),
+)
+WORKER = sa.Table(
+    "worker",
+    OLD,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("state", sa.String(16)),
+    sa.Column("detail", sa.Text),
+    sa.Column("device", sa.JSON),
+    sa.Column("versions", sa.JSON),
+    sa.Column("heartbeat_at", sa.Double),
+    sa.Column("proof_at", sa.Double),
+)
+
+
+def old_submit(connection: sa.Connection, job_id: str) -> int:
+    """What version 0001 inserts for a request."""
+    done = connection.execute(
+        JOB.insert().values(
+            id=job_id, state="accepted", parameters=parameters().as_dict(), idempotency_key=None,
+            request_digest=None, accepted_at=1.0, not_before=0.0, attempt=0,
+            cancel_requested=False,
+        )
+    )  # fmt: skip
+    key = done.inserted_primary_key
+    assert key is not None
+    connection.execute(
+        PICTURE.insert().values(job_seq=key[0], picture_index=0, state="accepted", step=0)
+    )
+    return int(key[0])
+
+
+def old_lease(connection: sa.Connection, seq: int, until: float) -> None:
+    """What version 0001 writes for a lease."""
+    connection.execute(
+        JOB.update()
+        .where(JOB.c.seq == seq)
+        .values(
+            state="leased", attempt=1, lease_owner="old", lease_expires_at=until, started_at=1.0
+        )
+    )
+
+
+def test_the_version_before_writes_and_this_one_reads(store: Store) -> None:
+    with store.database.engine.begin() as connection:
+        old_submit(connection, "a" * 32)
+        connection.execute(
+            WORKER.insert().values(name="old", state="ready", detail="", heartbeat_at=1.0)
+        )
+    job = store.jobs.get("a" * 32)
+    assert (job.state, job.owner, job.purpose, job.estimated_seconds) == (
+        "accepted", "", "picture", 0.0,
+    )  # fmt: skip
+    leased = store.jobs.lease_next(worker="new", seconds=15)
+    assert leased is not None
+    assert leased[1].id == job.id
+    assert [worker.name for worker in store.workers.all()] == ["old"]
+
+
+def test_this_version_writes_and_the_version_before_reads(store: Store) -> None:
+    job = make_job(store, seed=1)
+    store.jobs.submit(parameters(), limits=LIMITS, owner="anna", estimated_seconds=9)
+    assert store.jobs.lease_next(worker="new", seconds=15) is not None
+    store.workers.report(Worker("w", WorkerState.READY, "", None, None, 1.0, None, {"x": 1}))
+    with store.database.engine.connect() as connection:
+        rows = connection.execute(sa.select(JOB).order_by(JOB.c.seq)).all()
+        assert [row.state for row in rows] == ["done", "leased"]
+        # It goes by the date: a lease of ours must not look as if it had run out.
+        assert rows[1].lease_expires_at > rows[1].accepted_at
+        pictures = connection.execute(sa.select(PICTURE)).all()
+        assert pictures[0].digest == job.pictures[0].digest
+        assert connection.execute(sa.select(WORKER)).one().name == "w"
+
+
+def test_a_lease_of_the_version_before_goes_by_the_date(store: Store, clock: Clock) -> None:
+    from rockiln.store.jobs import JobStore  # noqa: PLC0415
+
+    jobs = JobStore(store.database, clock=clock, tick=clock.tick)
+    job = jobs.submit(parameters(), limits=LIMITS)
+    leased = jobs.lease_next(worker="new", seconds=15)
+    assert leased is not None
+    jobs.give_back(leased[0])
+    with store.database.engine.begin() as connection:
+        old_lease(connection, job.seq, until=clock.now + 15)
+    died = Fault(FaultCode.LEASE_EXPIRED, "x")
+    assert jobs.end_stale_attempts(died, max_attempts=3) == []
+    clock.now += 16
+    assert [ended.id for ended in jobs.end_stale_attempts(died, max_attempts=3)] == [job.id]
+
+
+def test_the_schema_is_at_its_newest(store: Store) -> None:
+    with store.database.engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0002"
