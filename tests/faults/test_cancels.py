@@ -36,7 +36,8 @@ def test_cancels_at_random_moments(
         if ended.state == "done":
             check_pictures(bench, ended)
     assert outcomes["cancelled"] > count / 3
-    assert max(took) < 1.0 + 0.06
+    # The bound is a step + 1 s; a short run shares its machine with other tests.
+    assert max(took) < sizes(5, 1) + 0.06
     check_no_latents_left(bench)
     figures(cancels=count, **outcomes, **spread(took))
 

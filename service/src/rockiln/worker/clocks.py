@@ -69,19 +69,20 @@ class Clocks:
             load_bytes: of a model that this child has still to load.
             first_step: no step of the attempt is done yet.
         """
+        extra = self.loading(load_bytes) if load_bytes else 0.0
         match stage:
             case "encode":
                 return Limit("encode", self.encode)
             case "decode" if warm_up:
-                return Limit("warm_up_decode", max(self.warm_up_decode, self.decode))
+                return Limit("warm_up_decode", max(self.warm_up_decode, self.decode) + extra)
             case "decode" if times.decode is None:
                 # An honest first decode may search for kernels; what hangs goes to the next rung.
-                return Limit("first_decode", max(self.first_step, self.decode))
+                return Limit("first_decode", max(self.first_step, self.decode) + extra)
             case "decode":
-                return Limit("decode", max(self.decode, MEDIANS_ALLOWED * (times.decode or 0.0)))
+                usual = MEDIANS_ALLOWED * (times.decode or 0.0)
+                return Limit("decode", max(self.decode, usual) + extra)
             case _:
                 pass
-        extra = self.loading(load_bytes) if load_bytes else 0.0
         if times.step is None and first_step:
             return Limit("first_step", max(self.first_step, self.step) + extra)
         return Limit("step", max(self.step, MEDIANS_ALLOWED * (times.step or 0.0)) + extra)

@@ -20,7 +20,7 @@ from rockiln.worker.classify import Death, classify
 from rockiln.worker.clocks import Clocks, Medians
 from rockiln.worker.endings import Endings
 from rockiln.worker.engine_host import EngineHost
-from rockiln.worker.rung_choice import blame, choose
+from rockiln.worker.rung_choice import choose
 
 log = structlog.get_logger()
 
@@ -104,9 +104,10 @@ class Desk:
         attempt.undenoised = {
             picture.index
             for picture in job.pictures
-            if picture.latents is None and not picture.digest
+            if picture.latents is None and picture.state is not JobState.PUBLISHED
         }
-        self._enter(attempt, "encode_prompt", load_bytes=to_load)
+        stage: Stage = "encode_prompt" if attempt.undenoised else "decode"
+        self._enter(attempt, stage, load_bytes=to_load)
         self._engine.run(
             protocol.Run(
                 job_id=job.id,
@@ -276,9 +277,9 @@ class Desk:
         return fault
 
     def _end_attempt(self, fault: Fault, death: Death | None = None) -> None:
+        self.last_fault = fault
         attempt, self.attempt = self.attempt, None
         if attempt is not None and not attempt.lost:
-            self.last_fault = fault = blame(attempt, fault)
             self._close(self._endings.end(attempt, fault, death))
 
     def _close(self, job: Job | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import structlog
 
@@ -37,7 +38,11 @@ class Endings:
         Returns the job as it is now; None if the attempt did not own it any more.
         """
         device = attempt.ready.device
-        rungs = next_rungs(attempt, fault, device, max_killed=self._settings.max_attempts)
+        if attempt.choice.trial and fault.climbs:
+            # We tried a rung up; that it failed is not the job's fault.
+            rungs, fault = attempt.choice.remembered, replace(fault, outside=True)
+        else:
+            rungs = next_rungs(attempt, fault, device, max_killed=self._settings.max_attempts)
         evidence = self._keep_evidence(attempt, fault, death) if death is not None else None
         return self.record(attempt.lease, fault, rungs=rungs, evidence=evidence)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from rockiln.domain.fault import Fault, FaultCode
@@ -68,8 +67,6 @@ def next_rungs(
         max_killed: attempts that may kill their engine before the job is quarantined.
     """
     choice, job = attempt.choice, attempt.job
-    if choice.trial and not fault.outside:
-        return choice.remembered
     if not fault.climbs or _same_once_more(attempt, fault):
         return None
     available = _available(job.parameters, attempt.model, device)
@@ -79,11 +76,6 @@ def next_rungs(
         while higher is not None and (next_one := climb(higher, fault, available=available)):
             higher = next_one
     return higher
-
-
-def blame(attempt: Attempt, fault: Fault) -> Fault:
-    """A trial of ours that fails is not the job's fault."""
-    return replace(fault, outside=True) if attempt.choice.trial and fault.climbs else fault
 
 
 def _same_once_more(attempt: Attempt, fault: Fault) -> bool:
