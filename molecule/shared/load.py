@@ -3,7 +3,7 @@
 
     load.py --until FILE --result FILE    starts; ends when the first file is there
 
-Every fourth request submits a small job with a key of its own; the others read. After the end every
+Every eighth request submits a small job with a key of its own; the others read. After the end every
 accepted job is followed to its own end: one that does not end as ``done`` is lost. Prints one line.
 Standard library only: it runs on the host that is worked on.
 """
@@ -25,7 +25,9 @@ from typing import Any
 
 READS = ("/system", "/models", "/livez")
 JOB = {"prompt": "a red boat", "num_inference_steps": 1, "width": 128, "height": 128}
+JOB_EVERY = 8
 REQUEST_SECONDS = 60.0
+END_SECONDS = 600.0
 
 
 @dataclass
@@ -69,7 +71,7 @@ def ask(url: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
 
 
 def one(url: str, number: int, tally: Tally) -> None:
-    submits = number % 4 == 0
+    submits = number % JOB_EVERY == 0
     path = "/generate" if submits else READS[number % len(READS)]
     started = time.monotonic()
     try:
@@ -95,21 +97,16 @@ def run(url: str, *, rate: float, until: Path, tally: Tally) -> None:
 
 
 def not_done(url: str, jobs: list[str], *, seconds: float) -> list[str]:
-    """Jobs that were accepted and do not end as ``done``."""
-    deadline, waiting, lost = time.monotonic() + seconds, list(jobs), []
-    while waiting:
-        still = []
-        for job in waiting:
+    """Jobs that were accepted and do not end as ``done``. One at a time: they end in this order."""
+    deadline, lost = time.monotonic() + seconds, []
+    for job in jobs:
+        state = "waiting"
+        while state not in {"done", "failed", "cancelled"} and time.monotonic() < deadline:
             status, body = ask(f"{url}{job}")
-            state = json.loads(body)["state"] if status == 200 else str(status)  # noqa: PLR2004
-            if state in {"failed", "cancelled", "404"}:
-                lost.append(f"{job} {state}")
-            elif state != "done":
-                still.append(job)
-        if still and time.monotonic() > deadline:
-            return lost + [f"{job} not ended" for job in still]
-        waiting = still
-        time.sleep(0.5 if waiting else 0)
+            state = json.loads(body)["state"] if status == 200 else "failed"  # noqa: PLR2004
+            time.sleep(0 if state == "done" else 0.5)
+        if state != "done":
+            lost.append(f"{job} {state}")
     return lost
 
 
@@ -123,7 +120,7 @@ def main() -> int:
     tally, started = Tally(), time.monotonic()
     run(arguments.url, rate=arguments.rate, until=arguments.until, tally=tally)
     seconds = time.monotonic() - started
-    lost = not_done(arguments.url, tally.jobs, seconds=240)
+    lost = not_done(arguments.url, tally.jobs, seconds=END_SECONDS)
     gap = max(tally.refused_at, default=0.0) - min(tally.refused_at, default=0.0)
     counts = {
         "requests": sum(tally.classes.values()),

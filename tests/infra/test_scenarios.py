@@ -15,10 +15,19 @@ LOG_TAIL_LINES = 60
 
 @pytest.mark.docker
 @pytest.mark.timeout(2400)
-# The last three share one host and stand in this order: molecule/README.md.
+# The last four share one host and stand in this order: molecule/README.md.
 @pytest.mark.parametrize(
     "scenario",
-    ["refused", "rocm_host", "shadowed", "default", "upgrade", "rollback", "interrupted"],
+    [
+        "refused",
+        "rocm_host",
+        "shadowed",
+        "default",
+        "upgrade",
+        "rollback",
+        "misaligned",
+        "interrupted",
+    ],
 )
 def test_scenario_passes(scenario: str, tmp_path: Path) -> None:
     log = tmp_path / "molecule.log"
