@@ -137,6 +137,19 @@ def health(
     raise typer.Exit(run_health(process))
 
 
+@app.command("doctor", epilog="Exit codes: 0 all is well, 1 warnings, 2 blockers.")
+def doctor(
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print facts and findings as JSON.")
+    ] = False,
+    prefix: Annotated[str, typer.Option(help="Of the containers' names.")] = "rockiln",
+) -> None:
+    """Measure this host or container and say what is wrong, why, and what to do."""
+    from rockiln.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(json_output=json_output, prefix=prefix))
+
+
 @app.command("version")
 def version() -> None:
     """Print the version."""
