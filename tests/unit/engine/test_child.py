@@ -78,6 +78,7 @@ def test_picture_is_made_and_handed_over(
     child, device = ready
     child.send(_run(tiny, parameters(num_inference_steps=2), device))
     store = ArtefactStore(child.artefacts_dir)
+    child.expect(protocol.JobTaken)
     child.expect(protocol.DenoiseStarted)
     for step in (1, 2):
         assert child.expect(protocol.StepDone).step == step
@@ -98,6 +99,7 @@ def test_cancel_drops_the_job_and_another_one_is_made(
 ) -> None:
     child, device = ready
     child.send(_run(tiny, parameters(num_inference_steps=150, num_images=8), device, "long"))
+    child.expect(protocol.JobTaken)
     child.expect(protocol.DenoiseStarted)
     child.expect(protocol.StepDone)
     child.send(_run(tiny, parameters(), device, "short"))
@@ -136,6 +138,7 @@ def test_job_of_a_model_that_breaks_fails_with_the_reason(
     child, device = ready
     gone = replace(tiny, path=str(tmp_path / "gone"))
     child.send(_run(gone, parameters(), device))
+    child.expect(protocol.JobTaken)
     failed = child.expect(protocol.JobFailed)
     assert failed.code is FaultCode.BROKEN_MODEL
     assert "is gone" in failed.detail
@@ -170,6 +173,7 @@ def test_garbage_ends_a_ready_child_at_work(tmp_path: Path, tiny: ModelProfile) 
         child.start(tiny)
         device = child.expect(protocol.Ready)
         child.send(_run(tiny, parameters(num_inference_steps=150, num_images=8), device))
+        child.expect(protocol.JobTaken)
         child.expect(protocol.DenoiseStarted)
         child.expect(protocol.StepDone)
         child.write(b"\xff\xfe not json\n")
@@ -182,6 +186,7 @@ def test_end_of_commands_ends_a_child_at_work(tmp_path: Path, tiny: ModelProfile
         child.start(tiny)
         device = child.expect(protocol.Ready)
         child.send(_run(tiny, parameters(num_inference_steps=150, num_images=8), device))
+        child.expect(protocol.JobTaken)
         child.expect(protocol.DenoiseStarted)
         child.expect(protocol.StepDone)
         child.close_commands()
