@@ -11,6 +11,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._catalogue import (
     misfits,
     not_selectable,
     select_release,
+    why_not,
     with_lock,
 )
 
@@ -33,6 +34,7 @@ class FilterModule:
             "select_release": select_release,
             "release_gaps": not_selectable,
             "release_misfits": release_misfits,
+            "releases_passed_over": why_not,
             "with_lock": with_lock,
             "driver_line": driver_line,
             "by_suite": by_suite,

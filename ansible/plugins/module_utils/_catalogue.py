@@ -107,12 +107,26 @@ def select_release(releases: Mapping[str, Row], host: Mapping[str, Any]) -> str:
     """The newest release that fits, pinned ones first; cpu where there is no AMD GPU or no fit."""
     if not host.get("gfx"):
         return CPU
-    fitting = [
-        name
-        for name, row in releases.items()
-        if name != CPU and row["line"] != "preview" and not misfits(name, row, host)
-    ]
+    passed_over = why_not(releases, host)
+    fitting = [name for name in releases if name != CPU and name not in passed_over]
     return max(fitting, key=lambda name: (is_pinned(releases[name]), numbers(name)), default=CPU)
+
+
+def why_not(releases: Mapping[str, Row], host: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By release that is never taken by itself here: why. What fits is not in it."""
+    found = {}
+    for name, row in releases.items():
+        reasons = misfits(name, row, host)
+        if row["backend"] != CPU and row["line"] == "preview":
+            reasons.append(f"{name}: it is a preview, taken only by name")
+        if row["backend"] != CPU and host.get("driver_line") and not row["kernel_driver"]["window"]:
+            reasons.append(
+                f"{name}: no source says which driver lines go with it, "
+                f"and {host['driver_line']} is loaded; taken only by name"
+            )
+        if reasons:
+            found[name] = reasons
+    return found
 
 
 def with_lock(row: Row, locked: Mapping[str, Any]) -> dict[str, Any]:
