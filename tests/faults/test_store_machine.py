@@ -28,7 +28,7 @@ from support.store_life import LIMITS
 from unit.store.test_store_machine import MAX_ATTEMPTS, JobMachine
 
 STEPS_PER_LIFE = 50
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 (folders of random names below it)
 
 
 class KilledError(Exception):
@@ -168,8 +168,7 @@ def test_random_lives_with_deaths(
 
 
 def _unfenced(session: Any, lease: Lease) -> JobRow:
-    row = session.scalar(select(JobRow).where(JobRow.id == lease.job_id))
-    assert row is not None
+    row: JobRow = session.scalars(select(JobRow).where(JobRow.id == lease.job_id)).one()
     return row
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 import structlog
 import typer
@@ -58,10 +59,10 @@ def _prepare(settings: Settings) -> str:
     from rockiln.store.schema import StoreRefusedError
     from rockiln.store.store import Store
 
-    store = Store(settings)
     try:
-        store.prepare()
-        return store.database.shown
+        with closing(Store(settings)) as store:
+            store.prepare()
+            return store.database.shown
     except StoreRefusedError as error:
         log.error("store.refused", reason=str(error))
         raise typer.Exit(FAILED) from error
@@ -73,5 +74,3 @@ def _prepare(settings: Settings) -> str:
             "ROCKILN_DATA_DIR",
         )
         raise typer.Exit(FAILED) from error
-    finally:
-        store.close()
