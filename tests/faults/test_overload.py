@@ -25,6 +25,8 @@ from support.shield import Shield
 Sizes = Callable[[int, int], int]
 Figures = Callable[..., None]
 
+# Held in the long form alone: the short one shares its machine with other tests.
+LIVEZ_P99_MAX_MS = 50.0
 JOB_SECONDS = 0.05
 CAPACITY_PER_SECOND = 1 / JOB_SECONDS
 OVERLOAD = 10
@@ -32,7 +34,7 @@ QUEUE = 40
 # Growth that does not end when the load ends is a leak; R16 allows 50 MB.
 GROWTH_MAX_BYTES = 50 << 20
 # What the API may say when it cannot take more.
-BUSY = {429: "queue-full", 503: "not-ready"}
+BUSY = {429: {"queue-full"}, 503: {"storage-low", "store-unavailable", "proxy-unavailable"}}
 
 
 def api_bytes(front: ServedFront) -> int:
@@ -69,12 +71,13 @@ def test_ten_times_too_much(
                 storm(shield.port, calls_per_second=OVERLOAD * CAPACITY_PER_SECOND, seconds=seconds)
             )
         assert set(result.statuses) <= {200, 202, *BUSY}, result.statuses
-        for status, slug in BUSY.items():
+        for status, slugs in BUSY.items():
             for answer in result.of(status):
                 assert answer.retry_after_seconds >= 1
-                assert json.loads(answer.body)["type"] == f"/problems/{slug}"
+                assert json.loads(answer.body)["type"].removeprefix("/problems/") in slugs
         assert result.of(429), "ten times too much must be refused somewhere"
         assert probes.failed == 0
+        assert probes.p99 < LIVEZ_P99_MAX_MS or not sizes(0, 1)
         grown = api_bytes(front) - before
         assert grown < GROWTH_MAX_BYTES
 
@@ -122,4 +125,5 @@ def test_slow_clients_hold_nobody_up(
             statuses = asyncio.run(besieged(shield.port))
         assert statuses == [200] * jobs
         assert probes.failed == 0
+        assert probes.p99 < LIVEZ_P99_MAX_MS or not sizes(0, 1)
     figures(slow=3 * each, pictures=jobs, livez=probes.told())

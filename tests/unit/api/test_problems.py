@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -9,6 +11,7 @@ from rockiln.api.problems import KIND_BY_STATUS, KINDS, kind_of, kind_of_failure
 from rockiln.domain import errors
 from rockiln.domain.errors import IllegalTransitionError, LeaseLostError, RockilnError
 from rockiln.domain.fault import FaultCode
+from support.shield import TEMPLATE
 
 # Never the answer to a call: the first is a bug, the second is a worker's own affair.
 INTERNAL_ERRORS = {IllegalTransitionError, LeaseLostError}
@@ -44,6 +47,13 @@ def test_the_page_behind_a_type_explains_it(client: FlaskClient, slug: str) -> N
     page = client.get(KINDS[slug].type)
     assert (page.status_code, page.mimetype) == (200, "text/html")
     assert KINDS[slug].code in page.text
+
+
+def test_what_the_proxy_refuses_has_a_row_with_its_status() -> None:
+    rows = re.findall(r"^  \((\d{3}), '[^']*', '([a-z-]+)',", TEMPLATE.read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for status, slug in rows:
+        assert KINDS[slug].status == (503 if status == "502" else int(status))
 
 
 def test_a_type_that_is_none_is_a_problem_itself(client: FlaskClient) -> None:

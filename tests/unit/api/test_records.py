@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rockiln.api.readiness import check_disk, check_workers, worker_fault
+from rockiln.api.readiness import check_disk, check_store, check_workers, worker_fault
 from rockiln.store.records import Worker, WorkerState
 from support.front import Front
 
@@ -74,6 +74,12 @@ def test_a_store_that_is_gone_makes_it_not_ready(front: Front) -> None:
     front.hand.report()
     (front.settings.store_dir / "rockiln.db").unlink()
     assert "store:" in front.client.get("/readyz").get_json()["detail"]
+
+
+def test_a_database_server_has_no_file_to_look_for(front: Front) -> None:
+    """On PostgreSQL the service was never ready: the check looked for SQLite's file."""
+    (front.settings.store_dir / "rockiln.db").unlink()
+    assert check_store(front.settings, None).ok
 
 
 def test_liveness_needs_nobody(front: Front) -> None:

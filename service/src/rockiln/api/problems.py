@@ -112,6 +112,11 @@ _CALLS = (
     ProblemKind("store-unavailable", 503, "The job store does not answer",
                 "Check the disk and the rights of the data folder; nothing was accepted.",
                 retry_helps=True),
+    # What the proxy says for an api that is not there
+    ProblemKind("proxy-unavailable", 503, "The api is restarting",
+                "Accepted jobs are safe. Send it again in some seconds.", retry_helps=True),
+    ProblemKind("proxy-timeout", 504, "The api did not answer in time",
+                "Accepted jobs are safe. GET /jobs lists them; or send Prefer: respond-async."),
 )  # fmt: skip
 
 # The end of a job, told to a call that waited for it: a row per fault code, and two states.

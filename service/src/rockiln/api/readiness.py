@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rockiln.settings import Settings
 from rockiln.store.records import Worker, WorkerState
@@ -26,7 +27,7 @@ def checks(settings: Settings, store: Store, *, now: float) -> list[Check]:
     """Every check, in the order of a repair: the disk, the store, then the worker."""
     return [
         check_disk(store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes),
-        check_store(settings),
+        check_store(settings, store.database.file),
         check_workers(
             store.workers.all(), now=now, stale_after_seconds=settings.worker_stale_seconds
         ),
@@ -39,11 +40,14 @@ def check_disk(free_bytes: int, *, floor_bytes: int) -> Check:
     return Check("disk", ok, f"{free_bytes} {words} the floor of {floor_bytes}")
 
 
-def check_store(settings: Settings) -> Check:
-    """Rights and read-only mounts; a probe that wrote would wait in line with real work."""
-    database = settings.store_dir / "rockiln.db"
+def check_store(settings: Settings, database: Path | None) -> Check:
+    """Rights and read-only mounts; a probe that wrote would wait in line with real work.
+
+    Args:
+        database: its file; None on a server, which the next check asks about workers.
+    """
     for path in (settings.store_dir, database, settings.artefacts_dir):
-        if not os.access(path, os.W_OK):
+        if path is not None and not os.access(path, os.W_OK):
             return Check("store", False, f"{path} cannot be written")
     return Check("store", True, "writable")
 
