@@ -109,7 +109,13 @@ def table(layers: list[dict[str, str]]) -> list[str]:
 def image_layer(image: Document) -> dict[str, str]:
     recorded, running = image.get("recorded") or "", image.get("running") or ""
     verdict = UNKNOWN if not recorded else ALIGNED if recorded == running else MISMATCH
-    return layer("image", recorded or "not recorded", running or "no container", verdict, REBUILD)
+    expected, actual = short(recorded) or "not recorded", short(running) or "no container"
+    return layer("image", expected, actual, verdict, REBUILD)
+
+
+def short(digest: str) -> str:
+    """Enough of a digest to tell it by; ``docker images`` shows as much."""
+    return digest.removeprefix("sha256:")[:12]
 
 
 def rocm_layer(release: str, row: Document, inside: Document) -> dict[str, str]:
@@ -223,7 +229,7 @@ def gpu_layer(
     row: Document, gpu: Document, inside: Document | None, *, on_cpu: bool
 ) -> dict[str, str]:
     chosen = next((each for each in gpu["gpus"] if each["uuid"] == gpu["chosen"]), None)
-    offered = f"one of {', '.join(row['gfx'])}"
+    offered = f"one of the image's {len(row['gfx'])} targets"
     if chosen is None:
         verdict = NOT_NEEDED if on_cpu else MISMATCH
         return layer("gpu", offered, "no AMD GPU", verdict, "rockiln doctor says what is missing")
