@@ -32,7 +32,10 @@ def test_oom_at_each_stage_below_each_rung(
     bench.start(device=GPU)
     repeats = sizes(1, 10)
     first, later = [], []
-    for number, ((stage, rung), how) in enumerate(product(MATRIX, ["oom", "oomdie"])):
+    both = list(product(MATRIX, ["oom", "oomdie"]))
+    # The short form takes the two ways of running out in turns.
+    cases = [case for place, case in enumerate(both) if sizes((place // 2 + place) % 2, 1)]
+    for number, ((stage, rung), how) in enumerate(cases):
         # A size of its own is a key of its own.
         size = {"width": 64 + 64 * (number % 8), "height": 64 + 64 * (number // 8 % 8)}
         switch = f"!{how}@{stage}<{rung}"

@@ -29,6 +29,7 @@ from rockiln.worker.stop_signals import StopSignals
 log = structlog.get_logger()
 
 HEARTBEAT_SECONDS = 1.0
+UPKEEP_SECONDS = 60.0
 # A clock that runs out is seen within this.
 _TICK_SECONDS = POLL_SECONDS
 EXIT_LOCKED = 3
@@ -63,6 +64,7 @@ class Supervisor:
         )
         self._desk = Desk(settings, store, self._engine, monotonic=monotonic)
         self._heartbeat_at_monotonic = 0.0
+        self._upkeep_at_monotonic = 0.0
         self._stop_by_monotonic: float | None = None
 
     def run(self) -> int:
@@ -138,6 +140,15 @@ class Supervisor:
             Fault(FaultCode.LEASE_EXPIRED, "the worker that had the job stopped answering")
         )
         self._store.jobs.fail_overdue(self._settings.job_deadline_seconds)
+        if now >= self._upkeep_at_monotonic:
+            self._upkeep_at_monotonic = now + UPKEEP_SECONDS
+            self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        try:
+            self._store.upkeep.run()
+        except OSError as error:  # a disk that takes no change takes none in a minute either
+            log.error("upkeep.failed", error=str(error))
 
     def _end_stale_attempts(self, fault: Fault, *, worker: str | None = None) -> None:
         for job in self._store.jobs.end_stale_attempts(
