@@ -29,6 +29,7 @@ VISTA = Path(__file__).parents[3] / "service" / "models" / "vista"
 WANTED = parameters(width=128, height=128, num_inference_steps=3, num_images=2)
 # A row that runs alone sums in another order than one in a batch.
 SPLIT_BOUND = 1
+SLICES_BOUND = 1
 # Of 255, on the mean over a picture: tiles see their own part of the picture alone.
 TILE_MEAN_BOUND = {64: 14.0, 96: 10.0}
 
@@ -63,7 +64,6 @@ def pictures(harness: EngineHarness, model: ModelProfile, **changes: Any) -> lis
         {"placement": "sequential_offload"},
         {"unload_before_decode": True},
         {"decode_device": "cpu"},
-        {"sliced_attention": True},
     ],
     ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
 )
@@ -73,6 +73,16 @@ def test_a_mode_that_moves_weights_gives_the_same_bits(
     full = pictures(harness, model)
     for one, other in zip(full, pictures(harness, model, **changes), strict=True):
         assert largest_difference(one, other) == 0
+
+
+def test_attention_in_many_slices_is_within_one_step(
+    harness: EngineHarness, model: ModelProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small pictures fit one slice of the usual size.
+    monkeypatch.setattr(SlicedAttention.__init__, "__defaults__", (1 << 16,))
+    full = pictures(harness, model)
+    for one, other in zip(full, pictures(harness, model, sliced_attention=True), strict=True):
+        assert largest_difference(one, other) <= SLICES_BOUND
 
 
 def test_one_sample_per_forward_is_within_one_step(

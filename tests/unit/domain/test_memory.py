@@ -1,0 +1,219 @@
+"""The memory planner against what was measured, and on simulated cards. Pure: nothing is loaded.
+
+tests/fixtures/memory holds what tests/gpu/measure_memory.py measured: jobs of two steps on models
+of SD 1.5 and SDXL size with random weights, float16, on an NVIDIA H200. No AMD card is behind it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
+from rockiln.domain.memory import (
+    Workload,
+    capabilities,
+    estimate,
+    first_rungs_that_fit,
+    fits,
+    largest_size_that_fits,
+)
+from rockiln.domain.model import DeviceFacts
+from rockiln.domain.plan import admit, plan
+from support.known_models import known_profile
+from support.parameters import parameters
+
+MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
+TABLE = json.loads((MEASURED / "nvidia_h200_table.json").read_text())
+CARDS = json.loads((MEASURED / "nvidia_h200_cards.json").read_text())
+GIB = 1 << 30
+SIMULATED_GIB = (8, 12, 16, 20, 24)
+# Of the measured peak; the issue's bound.
+OVER_MOST, UNDER_MOST = 0.10, 0.05
+
+
+def card(gib: float, **changes: Any) -> DeviceFacts:
+    facts = DeviceFacts("gpu", "simulated", int(gib * GIB), 2, "rocm", "gfx1100", 64 * GIB)
+    return replace(facts, **changes)
+
+
+def name_of(row: dict[str, Any]) -> str:
+    words = ("model", "width", "height", "batch", "denoise", "decode", "scores", "unload")
+    return "-".join(str(row[word]) for word in words)
+
+
+@pytest.mark.parametrize("row", TABLE["rows"], ids=name_of)
+def test_prediction_is_within_its_bound_of_the_measured_peak(row: dict[str, Any]) -> None:
+    device = DeviceFacts(**TABLE["hardware"])
+    if row["scores"]:
+        device = replace(device, fused_attention_width=0)
+    predicted = estimate(
+        known_profile(row["model"]),
+        Workload(row["width"], row["height"], row["batch"], "float16"),
+        Rungs(DenoiseRung(row["denoise"]), DecodeRung(row["decode"])),
+        device,
+        unload_before_decode=row["unload"],
+    ).device_bytes
+    assert -UNDER_MOST <= predicted / row["peak_bytes"] - 1 <= OVER_MOST
+
+
+def test_the_measurement_covers_what_it_should() -> None:
+    rows = TABLE["rows"]
+    assert len(rows) >= 40
+    assert {row["denoise"] for row in rows} == {rung.value for rung in DenoiseRung}
+    assert {row["decode"] for row in rows} >= {"full", "tiled", "small_tiles", "other_dtype"}
+    # Each job ran again with no more memory than was predicted for it.
+    assert all(row["enough_at"] <= 1.0 for row in rows)
+    assert {"torch", "diffusers", "cuda"} <= set(TABLE["versions"])
+
+
+@pytest.mark.parametrize("row", CARDS["rows"], ids=lambda row: f"{row['card_gib']}-{name_of(row)}")
+def test_the_plan_of_a_simulated_card_is_one_that_made_a_picture(row: dict[str, Any]) -> None:
+    facts = DeviceFacts(**CARDS["hardware"])
+    device = replace(facts, reserved_bytes=facts.total_bytes - row["card_gib"] * GIB)
+    wanted = parameters(width=row["width"], height=row["height"], num_images=row["batch"])
+    chosen = plan(wanted, known_profile(row["model"]), device)
+    assert row["outcome"] == "picture"
+    assert chosen.rungs.as_dict() == {"denoise": row["denoise"], "decode": row["decode"]}
+    assert chosen.unload_before_decode is row["unload"]
+    assert chosen.predicted_bytes <= row["card_gib"] * GIB
+
+
+@pytest.mark.parametrize("gib", SIMULATED_GIB)
+@pytest.mark.parametrize("side", [512, 768, 1024])
+def test_sd15_stays_whole_on_every_card(gib: int, side: int) -> None:
+    chosen = plan(parameters(width=side, height=side), known_profile("sd15"), card(gib))
+    assert (chosen.rungs, chosen.unload_before_decode) == (Rungs(), False)
+
+
+@pytest.mark.parametrize(
+    ("gib", "denoise", "unload"),
+    [
+        (8, "model_offload", False),
+        (12, "full", True),
+        (16, "full", False),
+        (20, "full", False),
+        (24, "full", False),
+    ],
+)
+def test_sdxl_at_1024_on_cards(gib: int, denoise: str, unload: bool) -> None:
+    chosen = plan(parameters(width=1024, height=1024), known_profile("sdxl"), card(gib))
+    assert chosen.rungs == Rungs(DenoiseRung(denoise))
+    assert chosen.unload_before_decode is unload
+
+
+@pytest.mark.parametrize(
+    ("gib", "rungs"),
+    [
+        (6, Rungs(DenoiseRung.GROUP_OFFLOAD, DecodeRung.TILED)),
+        (4, Rungs(DenoiseRung.GROUP_OFFLOAD, DecodeRung.TILED)),
+        (2, None),
+    ],
+)
+def test_sdxl_on_small_cards(gib: int, rungs: Rungs | None) -> None:
+    work = Workload(1024, 1024, 1, "float16")
+    assert first_rungs_that_fit(known_profile("sdxl"), work, card(gib)) == rungs
+
+
+def test_a_card_without_fused_attention_slices_it_where_the_scores_would_not_fit() -> None:
+    """RDNA 2 has no flash kernel in torch: 1024 px on a 12 GiB RX 6700 XT ended in a crash."""
+    rdna2 = card(12, capability="gfx1031", fused_attention_width=0, bfloat16=False)
+    model = known_profile("sd15")
+    small = plan(parameters(width=512, height=512), model, rdna2)
+    large = plan(parameters(width=1024, height=1024), model, rdna2)
+    assert (small.rungs.denoise, small.sliced_attention) == (DenoiseRung.FULL, False)
+    assert (large.rungs.denoise, large.sliced_attention) == (DenoiseRung.SLICED, True)
+    whole = estimate(model, Workload(1024, 1024, 1, "float16"), Rungs(), rdna2)
+    assert whole.device_bytes > 30 * GIB
+
+
+def test_fewer_rows_share_a_forward_before_weights_are_moved() -> None:
+    sizes = dict.fromkeys((24, 9), 0)
+    for gib in sizes:
+        wanted = parameters(width=1024, height=1024, num_images=4)
+        chosen = plan(wanted, known_profile("sdxl"), card(gib))
+        assert chosen.rungs.denoise is DenoiseRung.FULL
+        sizes[gib] = chosen.max_batch_rows
+    assert sizes == {24: 4, 9: 2}
+
+
+def test_reserved_memory_is_not_planned_with() -> None:
+    wanted = parameters(width=1024, height=1024)
+    free = plan(wanted, known_profile("sdxl"), card(16))
+    kept = plan(wanted, known_profile("sdxl"), card(16, reserved_bytes=8 * GIB))
+    assert (free.placement, kept.placement) == ("resident", "model_offload")
+
+
+def test_a_host_too_small_for_offloaded_weights_is_no_way_out() -> None:
+    work = Workload(1024, 1024, 1, "float16")
+    model = known_profile("sdxl")
+    assert first_rungs_that_fit(model, work, card(6)) is not None
+    assert first_rungs_that_fit(model, work, card(6, host_bytes=6 * GIB)) is None
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("gib", [3, 4, 6, *SIMULATED_GIB])
+def test_the_largest_size_fits_and_the_next_does_not(name: str, gib: int) -> None:
+    model, device = known_profile(name), card(gib)
+    size = largest_size_that_fits(model, (1, 1), device, dtype="float16")
+    assert size is not None
+    assert first_rungs_that_fit(model, Workload(*size, 1, "float16"), device) is not None
+    if size[0] < model.max_side_px:
+        larger = Workload(size[0] + 64, size[1] + 64, 1, "float16")
+        assert first_rungs_that_fit(model, larger, device) is None
+
+
+def test_a_refused_job_is_told_a_size_that_is_then_taken() -> None:
+    model, device = known_profile("sd15"), card(1.25)
+    refused = admit(parameters(width=2048, height=2048), model, device)
+    assert (refused.fits, refused.rungs) == (False, None)
+    assert refused.predicted.device_bytes > device.usable_bytes
+    assert refused.largest is not None
+    width, height = refused.largest
+    assert admit(parameters(width=width, height=height), model, device).fits
+
+
+@given(
+    side=st.integers(8, 32).map(lambda units: units * 64),
+    batch=st.integers(1, 4),
+    gib=st.floats(1, 32),
+)
+def test_more_work_never_needs_less_and_frugal_rungs_never_more(
+    side: int, batch: int, gib: float
+) -> None:
+    model, device = known_profile("sdxl"), card(gib)
+    work = Workload(side, side, batch, "float16")
+    here = estimate(model, work, Rungs(), device).device_bytes
+    for more in (replace(work, width=side + 64), replace(work, batch=batch + 1)):
+        assert estimate(model, more, Rungs(), device).device_bytes >= here
+    offloads = [
+        estimate(model, work, Rungs(DenoiseRung(rung), DecodeRung.SMALL_TILES), device)
+        for rung in ("model_offload", "group_offload", "sequential_offload", "split_batch")
+    ]
+    peaks = [found.device_bytes for found in offloads]
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[0] <= here
+    rungs = first_rungs_that_fit(model, work, device)
+    if rungs is not None:
+        assert fits(estimate(model, work, rungs, device, unload_before_decode=True), device)
+
+
+def test_capabilities_are_those_of_device_and_model() -> None:
+    sdxl, sd15 = known_profile("sdxl"), known_profile("sd15")
+    on_amd = capabilities(sd15, card(8), samples=2)
+    assert DecodeRung.MIOPEN_FAST_FIND in on_amd.decode
+    assert DenoiseRung.SLICED not in on_amd.denoise
+    on_nvidia = capabilities(sd15, card(8, backend="cuda"), samples=1)
+    assert DecodeRung.MIOPEN_FAST_FIND not in on_nvidia.decode
+    assert DenoiseRung.SPLIT_BATCH not in on_nvidia.denoise
+    # SDXL's decoder works in float32 as it is: another dtype could only overflow again.
+    assert DecodeRung.OTHER_DTYPE not in capabilities(sdxl, card(8), samples=2).decode
+    on_cpu = capabilities(sd15, DeviceFacts("cpu", "host", 16 * GIB, 2), samples=2)
+    assert DecodeRung.CPU not in on_cpu.decode
+    assert on_cpu.denoise == {DenoiseRung.FULL, DenoiseRung.SPLIT_BATCH}
