@@ -17,9 +17,9 @@ from rockiln.engine.families.interface import Components, Family
 from rockiln.engine.loaded_model import LoadedModel
 from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
-from rockiln.engine.revision import revision, signature
 from rockiln.platforms.interface import Device
 from rockiln.registry.file_gate import check_files
+from rockiln.registry.revision import revision, signature
 
 KEPT_MODELS = 2
 

@@ -18,7 +18,7 @@ from rockiln.domain.memory import capabilities
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import plan
 from rockiln.domain.request import GenerationParameters
-from rockiln.engine.revision import signature
+from rockiln.registry.revision import signature
 from rockiln.store.records import Job
 from rockiln.store.store import Store
 from rockiln.worker import protocol

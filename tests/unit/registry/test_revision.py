@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rockiln.engine.revision import revision, signature
+from rockiln.registry.revision import revision, signature
 
 
 @pytest.fixture
