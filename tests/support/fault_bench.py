@@ -55,6 +55,7 @@ class Api:
         }
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._client = httpx.Client(timeout=5)
         self.url = f"http://{address}"
 
     def __enter__(self) -> Self:
@@ -63,6 +64,7 @@ class Api:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._client.close()
         if self._process is not None:
             self._process.terminate()
             self._process.wait(30)
@@ -78,7 +80,7 @@ class Api:
 
     def is_alive(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/livez", timeout=5).status_code == httpx.codes.OK
+            return self._client.get(f"{self.url}/livez").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
