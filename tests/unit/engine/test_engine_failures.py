@@ -69,7 +69,10 @@ def test_job_without_pictures_ends_at_once(harness: EngineHarness, tiny: ModelPr
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (OSError(28, "No space left on device"), FaultCode.ENGINE_ERROR),
+        (OSError(28, "No space left on device"), FaultCode.STORAGE_FULL),
+        # MIOpen's words as torch raises them (ROCm/MIOpen#2123 and like reports).
+        (RuntimeError("miopenStatusUnknownError"), FaultCode.MIOPEN_NO_ALGORITHM),
+        (RuntimeError("anything"), FaultCode.ENGINE_ERROR),
         (ValueError("anything"), FaultCode.ENGINE_ERROR),
     ],
 )
@@ -136,7 +139,7 @@ def test_device_that_refuses_all_work_ends_the_child(
     harness.submit(parameters(), tiny)
     with pytest.raises(UnfitDeviceError, match="illegal memory access"):
         harness.engine.advance()
-    assert harness.failure().code is FaultCode.ENGINE_ERROR
+    assert harness.failure().code is FaultCode.GPU_PAGE_FAULT
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
