@@ -72,7 +72,7 @@ class Clients:
     def _submit(self) -> None:
         headers = {"Prefer": "respond-async"}
         with httpx.Client(headers=headers, timeout=5) as client:
-            while not self._stopping.wait(0.05):
+            while not self._stopping.wait(0.15):
                 try:
                     answer = client.post(f"{self._url}/generate", json=BODY)
                 except httpx.TransportError:
