@@ -22,7 +22,7 @@ from support.tiny_sd1 import make_tiny_sd1
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),  # (there is none to try)
 ]
 
 VISTA = Path(__file__).parents[2] / "service" / "models" / "vista"
