@@ -68,7 +68,8 @@ def test_rows_agree_with_themselves(catalogue: dict[str, Any]) -> None:
     for name, row in catalogue["rocm_catalogue_releases"].items():
         torch = row["torch"]
         if row["backend"] == "rocm":
-            assert torch is None or torch["version"].partition("+")[2] == (torch["local"] or ""), name
+            local = None if torch is None else torch["version"].partition("+")[2]
+            assert torch is None or local == (torch["local"] or ""), name
             continue
         assert torch["version"].partition("+")[2] == torch["local"], name
         tag = "cp" + row["python"].replace(".", "")

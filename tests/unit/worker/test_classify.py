@@ -15,7 +15,12 @@ _SIGNATURES = {f"{one.code}-{place}": one for place, one in enumerate(signatures
 
 def death(**facts: Any) -> Death:
     """An engine that was killed from outside while it denoised, unless told otherwise."""
-    base = {"pid": 4711, "returncode": -signal.SIGKILL, "proven": True, "stage": "denoise"}
+    base: dict[str, Any] = {
+        "pid": 4711,
+        "returncode": -signal.SIGKILL,
+        "proven": True,
+        "stage": "denoise",
+    }
     return Death(**(base | {"oom_kills": 0} | facts))
 
 

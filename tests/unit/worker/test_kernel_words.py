@@ -56,10 +56,12 @@ def test_a_kill_for_memory_is_counted_in_the_group_of_the_killed(small_group: Pa
     assert (before, read_counter(file)) == (0, 1)
     if not log.unreadable:
         said: list[str] = []
-        eventually(
-            lambda: said.extend(log.lines()) or any(f"process {child.pid} " in x for x in said),
-            "the kernel logs the kill",
-        )
+
+        def told() -> bool:
+            said.extend(log.lines())
+            return any(f"process {child.pid} " in line for line in said)
+
+        eventually(told, "the kernel logs the kill")
     log.close()
 
 

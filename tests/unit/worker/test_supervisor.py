@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,8 @@ def test_an_engine_that_is_deaf_to_a_cancel_is_killed(bench: FaultBench) -> None
     ("clock", "seconds"), [("attempt_deadline_seconds", 0.5), ("step_seconds", 0.3)]
 )
 def test_an_engine_that_hangs_is_replaced(bench: FaultBench, clock: str, seconds: float) -> None:
-    bench.start(**{clock: seconds})
+    settings: dict[str, Any] = {clock: seconds}
+    bench.start(**settings)
     job = bench.ended(bench.submit("!hang@denoise.3#1"))
     assert (job.state, job.attempt) == ("done", 2)
 
