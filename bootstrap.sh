@@ -27,7 +27,8 @@ Usage: ./bootstrap.sh [OPTIONS] [-- ARGUMENTS OF ansible-playbook]
 Takes this host to a running picture service on 127.0.0.1:8000 and makes a first picture. A second run changes nothing.
 
   --check               say what would be done; changes nothing
-  --backend NAME        auto (default), rocm or cpu. GPU set-up is not in this version: auto uses cpu
+  --backend NAME        auto (default): the newest release that fits an AMD GPU, the CPU where there is none. rocm: that, or
+                        fail. cpu: leave a GPU alone
   --runtime NAME        docker: containers, needs root or sudo. process: plain processes in the foreground, without root.
                         auto (default): docker, or process after saying why
   --listen ADDRESS      where the service is published, default 127.0.0.1:8000; loopback only in this version

@@ -28,7 +28,12 @@ check_options() {
       "./bootstrap.sh --listen 127.0.0.1:8000, and an SSH tunnel from elsewhere"
   fi
   [[ -e $inventory ]] || fail "$E_USAGE" "there is no inventory $inventory" "see inventories/example"
-  [[ $backend != rocm ]] || fail "$E_HOST" "--backend rocm: GPU set-up is not in this version" "./bootstrap.sh --backend cpu"
+  case "$backend:$release" in
+    cpu:auto) release=cpu ;;
+    cpu:cpu | rocm:auto | auto:*) ;;
+    cpu:* | rocm:cpu) fail "$E_USAGE" "--backend $backend and --release $release exclude each other" "./bootstrap.sh --release auto" ;;
+  esac
+  [[ $backend:$runtime != rocm:process ]] || fail "$E_USAGE" "--runtime process computes on the CPU" "./bootstrap.sh --backend rocm --runtime docker"
   if [[ $release != auto ]] && ! catalogue_releases | grep -qxF -- "$release"; then
     fail "$E_HOST" "there is no release $release in the catalogue (known: $(catalogue_releases | xargs))" "./bootstrap.sh --release auto"
   fi
@@ -54,7 +59,9 @@ check_host() {
     "use one of these, or --runtime process in a container of one"
   say "$id $version, $machine"
   if grep -qsxF -- "$amd_vendor" /sys/class/drm/card*/device/vendor; then
-    say "AMD GPU found, GPU set-up not in this version; using cpu"
+    if [[ $release == cpu ]]; then say "AMD GPU found and not used: the release is cpu"; else say "AMD GPU found; release: $release"; fi
+  elif [[ $backend == rocm ]]; then
+    fail "$E_HOST" "--backend rocm: this host's kernel shows no AMD GPU" "./bootstrap.sh --backend cpu, or see ansible/docs/troubleshooting.md"
   fi
 }
 

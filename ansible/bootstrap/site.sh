@@ -9,7 +9,7 @@ play() { # VENV PLAYBOOK ARGUMENTS...
   shift 2
   export ANSIBLE_CONFIG="$here/ansible.cfg" ANSIBLE_DISPLAY_SKIPPED_HOSTS=false PYTHONDONTWRITEBYTECODE=1
   as_root env PATH="$venv/bin:$PATH" "$venv/bin/ansible-playbook" --inventory "$inventory" "ansible/playbooks/$playbook.yml" \
-    --extra-vars "rocm_catalogue_release=$release" --extra-vars "rockiln_published_address=$listen" \
+    --extra-vars "rocm_catalogue_release=$release" --extra-vars "preflight_backend=$backend" --extra-vars "rockiln_published_address=$listen" \
     "$@" "${playbook_arguments[@]}" 2>&1 | tee "${log_file:-/dev/null}" || status="${PIPESTATUS[0]}"
   return "$status"
 }

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ansible/collections"))
 
 from ansible_collections.rockiln.host.plugins.module_utils._catalogue import (  # noqa: E402
+    is_pinned,
     lacks,
     not_selectable,
     state,
@@ -29,7 +30,7 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 
 def supported(releases: Rows) -> str:
-    """Where the service installs: every system of the CPU's row, every ROCm row that can run."""
+    """Where the service installs: every system of the CPU's row, and the pinned ROCm rows."""
     lines = [
         "| release | backend | host | proof | image | torch |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -42,9 +43,9 @@ def supported(releases: Rows) -> str:
                 f"| {PROOF[entry['proof']]} | {image} | {row['torch']['version']} |"
                 for entry in row["host_os"]
             ]
-        elif not not_selectable(row):
+        elif is_pinned(row):
             lines.append(
-                f"| `{name}` | ROCm, {state(row)} | {systems(row)} | no card here: see `molecule/` "
+                f"| `{name}` | rocm | {systems(row)} | stand-ins, no card "
                 f"| `{row['image']['tag']}` | {row['torch']['version']} |"
             )
     return "\n".join(lines)
