@@ -241,3 +241,12 @@ def test_pages_go_back_in_time(jobs: JobStore) -> None:
 def test_an_unknown_job_is_said_so(jobs: JobStore) -> None:
     with pytest.raises(UnknownJobError):
         jobs.get("0" * 32)
+
+
+def test_no_step_is_counted_once_the_latents_are_stored(jobs: JobStore) -> None:
+    job = submit(jobs)
+    held = lease(jobs)
+    jobs.record_latents(held, 0, "x/0.safetensors")
+    with pytest.raises(IllegalTransitionError):
+        jobs.record_step(held, 0, 1)
+    assert jobs.get(job.id).pictures[0].step == job.parameters.num_inference_steps

@@ -69,10 +69,16 @@ def move_picture(picture: PictureRow, to: JobState) -> None:
 
 
 def denoising_picture(row: JobRow, index: int) -> PictureRow:
-    """The picture, moved to DENOISING by its first step."""
+    """The picture, moved to DENOISING by its first step.
+
+    Raises:
+        IllegalTransitionError: its latents are stored; nothing of it is denoised again.
+    """
     picture = row.pictures[index]
     if picture.state == JobState.ACCEPTED:
         move_picture(picture, JobState.DENOISING)
+    if picture.state != JobState.DENOISING:
+        raise IllegalTransitionError(f"picture {index}: a step while it is {picture.state}")
     return picture
 
 
