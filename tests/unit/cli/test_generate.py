@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from rockiln.cli import exit_codes
+from rockiln.cli.client import Client
 from rockiln.cli.generate import output_path
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.store.records import Job, Lease
@@ -188,3 +190,20 @@ def test_a_terminal_is_shown_a_bar_and_a_pipe_is_not(served: ServedFront, tmp_pa
 def test_pictures_never_share_a_name(template: str, count: int, expected: str) -> None:
     picture: dict[str, Any] = {"index": 1, "seed": 9}
     assert output_path(template, picture, count=count) == Path(expected)
+
+
+def test_a_call_after_an_interrupted_one_goes_through(
+    served: ServedFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen in a test run: the cancel after Ctrl-C met "Request-sent" and was never sent."""
+    answer = http.client.HTTPConnection.getresponse
+
+    def interrupted(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        monkeypatch.setattr(http.client.HTTPConnection, "getresponse", answer)
+        raise KeyboardInterrupt
+
+    with Client(served.url) as client:
+        monkeypatch.setattr(http.client.HTTPConnection, "getresponse", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.call("GET", "/livez")
+        assert client.call("GET", "/livez").ok

@@ -109,3 +109,6 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()  # the next call opens it anew
             raise UnreachableError(f"{self.url}: {error or type(error).__name__}") from error
+        except KeyboardInterrupt:
+            self._connection.close()  # half a call is on it, and the job is to be cancelled
+            raise
