@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -71,6 +73,9 @@ class Database:
             self.engine = create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        # SQLite's own wait for the write lock knows no turns: beside many writers one may never
+        # get it. The writers of a process wait here, so that only processes meet there.
+        self._writer = threading.Lock() if self.is_sqlite else nullcontext()
 
     @property
     def is_sqlite(self) -> bool:
@@ -104,7 +109,7 @@ class Database:
         if it did commit, this ends well; if not, the error says so and the block can be repeated.
         """
         engine = self.engine.execution_options(**{WRITE: True})
-        with Session(engine) as session:
+        with self._writer, Session(engine) as session:
             session.begin()
             yield session
             self._write_events(session)
@@ -207,6 +212,9 @@ def connection_lost(error: DBAPIError) -> bool:
     if isinstance(error, OperationalError) and type(error.orig).__module__.startswith("psycopg"):
         # Without a state it is the client's own word: refused, reset, timed out.
         return state is None or state in _PASSING_STATES or state.startswith("08")
+    if isinstance(error.orig, sqlite3.OperationalError):
+        # The low byte is the kind: SQLITE_BUSY_SNAPSHOT and _RECOVERY are busy, too.
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
     return error.connection_invalidated or state in _PASSING_STATES
 
 
@@ -221,7 +229,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",  # a commit is on disk before 202 is sent
-        "busy_timeout=10000",
+        "busy_timeout=3000",  # then ``retrying`` tries again
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
