@@ -219,6 +219,15 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def clocks(self) -> dict[str, float]:
+        """Every clock in seconds, by the name of its setting."""
+        return {
+            name: getattr(self, name)
+            for name in sorted(type(self).model_fields)
+            if name.endswith("_seconds") and not name.startswith("queue_")
+        }
+
+    @property
     def store_dir(self) -> Path:
         return self.data_dir / "store"
 

@@ -98,9 +98,15 @@ def largest_size(services: Services, parameters: GenerationParameters) -> dict[s
     profile = services.catalogue.models.get(parameters.model)
     if profile is None:
         return None
+    return _largest(parameters, _admissions(services, parameters, profile))
+
+
+def _largest(
+    parameters: GenerationParameters, admissions: list[Admission]
+) -> dict[str, int] | None:
     sizes = [
         (parameters.width, parameters.height) if admission.fits else admission.largest
-        for admission in _admissions(services, parameters, profile)
+        for admission in admissions
     ]
     known = [size for size in sizes if size is not None]
     if not known:
@@ -147,7 +153,7 @@ def _check_devices(
     """A job that some worker can make is accepted, whatever the workers are doing now."""
     admissions = _admissions(services, parameters, profile)
     if admissions and not any(admission.fits for admission in admissions):
-        best = largest_size(services, parameters)
+        best = _largest(parameters, admissions)
         words = "no size does" if best is None else f"{best['width']}x{best['height']} does"
         raise TooLargeForDeviceError(
             f"{parameters.width}x{parameters.height} px with model {profile.id} fits into no "

@@ -60,16 +60,6 @@ class RungStore:
             row.peak_bytes = max(row.peak_bytes or 0, peak_bytes or 0) or None
             row.at = self._clock()
 
-    def record_failure(self, key: str, rungs: Rungs) -> None:
-        """A job of this key failed on ``rungs``. If they are those that are remembered, the next
-        trial of a rung further up waits for a whole row of successes again.
-        """
-        with self._database.write() as session:
-            row = session.get(RungRow, key, with_for_update=True)
-            if row is not None and row.rungs == rungs.as_dict():
-                row.successes = 0
-                row.at = self._clock()
-
 
 @retried_class
 class RefusalStore:
@@ -100,13 +90,6 @@ class RefusalStore:
         query = select(RefusalRow).where(RefusalRow.until > now).order_by(RefusalRow.until)
         with self._database.read() as session:
             return list(map(_refusal, session.scalars(query)))
-
-    def lift(self, fingerprint: str) -> None:
-        """Takes a refusal back."""
-        with self._database.write() as session:
-            row = session.get(RefusalRow, fingerprint)
-            if row is not None:
-                session.delete(row)
 
 
 def _running(old: float | None, new: float | None) -> float | None:

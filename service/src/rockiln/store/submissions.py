@@ -212,9 +212,11 @@ def _check_limits(
 ) -> None:
     waits = JobRow.state.in_(WAITING_STATES)
     jobs, seconds = _load(session, waits)
-    one_job = _mean_seconds(session)
 
-    def refuse(reason: str, detail: str, after_seconds: float) -> None:
+    def refuse(
+        reason: str, detail: str, *, places: float = 1.0, at_least_seconds: float = 0.0
+    ) -> None:
+        after_seconds = max(at_least_seconds, places * _mean_seconds(session))
         raise QueueFullError(
             detail,
             reason=reason,
@@ -224,16 +226,16 @@ def _check_limits(
         )
 
     if jobs >= limits.max_jobs:
-        refuse("jobs", f"{jobs} jobs wait already", one_job)
+        refuse("jobs", f"{jobs} jobs wait already")
     if limits.max_jobs_per_owner is not None and owner:
         own, _ = _load(session, waits, JobRow.owner == owner)
         if own >= limits.max_jobs_per_owner:
-            refuse("owner", f"{own} jobs of yours wait already", one_job * max(1, jobs / own))
+            refuse("owner", f"{own} jobs of yours wait already", places=max(1, jobs / own))
     # One job alone is never too much: it could not be sent at any other time either.
     if limits.max_seconds is not None and jobs:
         over = seconds + estimated_seconds - limits.max_seconds
         if over > 0:
-            refuse("seconds", f"work for {seconds:.0f} s waits already", max(over, one_job))
+            refuse("seconds", f"work for {seconds:.0f} s waits already", at_least_seconds=over)
 
 
 def _mean_seconds(session: Session) -> float:

@@ -74,9 +74,8 @@ class StoreMetrics(Collector):
         clocks = GaugeMetricFamily(
             "rockiln_clock_seconds", "What each clock is set to.", labels=["clock"]
         )
-        for name in sorted(type(self._settings).model_fields):
-            if name.endswith("_seconds"):
-                clocks.add_metric([name.removesuffix("_seconds")], getattr(self._settings, name))
+        for name, seconds in self._settings.clocks.items():
+            clocks.add_metric([name.removesuffix("_seconds")], seconds)
         try:
             self._count_stages()
             families = [*self._jobs(), *self._faults(), *self._rungs(), *self._workers()]

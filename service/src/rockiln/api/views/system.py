@@ -34,11 +34,6 @@ from rockiln.store.records import EndedAttempt, Worker
 blueprint = Blueprint("system", __name__)
 
 _SHOWN = 20
-CLOCKS = frozenset(
-    name
-    for name in Settings.model_fields
-    if name.endswith("_seconds") and not name.startswith("queue_")
-)
 
 
 class WorkerDocument(BaseModel):
@@ -146,7 +141,7 @@ def get_system() -> Response:
                 free_bytes=store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes
             ),
             limits=limits(settings),
-            clocks=clocks(settings),
+            clocks=settings.clocks,
             rungs=[
                 RungsDocument(**{**vars(known), "rungs": known.rungs.as_dict()})
                 for known in store.rungs.all(_SHOWN)
@@ -182,11 +177,6 @@ def limits(settings: Settings) -> dict[str, Any]:
         "waiting_calls": settings.waiting_slots,
         "attempts": settings.max_attempts,
     }
-
-
-def clocks(settings: Settings) -> dict[str, float]:
-    """Every clock, in seconds, under the name of its setting."""
-    return {name: getattr(settings, name) for name in sorted(CLOCKS)}
 
 
 def _fault(attempt: EndedAttempt) -> FaultDocument:
