@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,13 @@ JSON_HEADERS = "Host: localhost\r\nContent-Type: application/json\r\n"
 
 def accepted(front: ServedFront, count: int) -> bool:
     return len(front.store.jobs.page(limit=100, states=tuple(WAITING_STATES))) == count
+
+
+def answers(front: ServedFront, path: str) -> bool:
+    try:
+        return httpx.get(f"{front.url}{path}", timeout=0.5).is_success
+    except httpx.ReadTimeout:
+        return False
 
 
 def call(front: ServedFront, raw: bytes, *, torn: bool = False) -> bytes:
@@ -77,6 +85,33 @@ def test_health_and_submissions_are_answered_while_every_waiting_slot_is_taken(
             answers = [call.result(60) for call in waiting]
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.headers["content-type"] for answer in answers} == {"image/png"}
+
+
+def test_the_process_looks_alive_while_the_disk_holds_every_thread(serve_front: Serve) -> None:
+    """Ten times too many submissions on a slow disk: `/livez` took 0.4 s, found by R15."""
+    threads = 8
+    front = serve_front(waiting_slots=1, api_threads=threads)
+    file = front.store.database.file
+    assert file is not None
+    stalled = sqlite3.connect(file, isolation_level=None)
+    stalled.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(threads) as clients:
+        calls = [
+            clients.submit(
+                httpx.post,
+                f"{front.url}/generate",
+                json=BODY,
+                headers={"Prefer": "respond-async"},
+                timeout=60,
+            )
+            for _ in range(threads)
+        ]
+        eventually(lambda: not answers(front, "/jobs"), "every thread is held")
+        assert httpx.get(f"{front.url}/livez", timeout=2).is_success
+        assert not any(each.done() for each in calls)
+        stalled.rollback()
+        assert [each.result().status_code for each in calls] == [202] * threads
+    stalled.close()
 
 
 def test_a_client_that_leaves_frees_its_place_and_keeps_its_job(serve_front: Serve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from flask import Flask
@@ -11,6 +12,7 @@ from rockiln.api.error_handlers import init_error_handlers
 from rockiln.api.estimates import Estimator
 from rockiln.api.guards import init_guards
 from rockiln.api.model_list import ModelList
+from rockiln.api.openapi import build_document
 from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
 from rockiln.api.views import docs, generate, health, jobs, measurements, models, system, web
@@ -48,6 +50,7 @@ def create_app(
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
         metrics=metrics,
         estimator=Estimator(store.jobs),
+        document=functools.cache(functools.partial(build_document, app)),
     )
     metrics.add(StoreMetrics(settings, store))
 
@@ -63,4 +66,7 @@ def create_served_app() -> Flask:
     """The app of a gunicorn worker: settings from the environment, logs as JSON."""
     settings = Settings()
     configure_logging(settings.log_level)
-    return create_app(settings)
+    app = create_app(settings)
+    held: Services = app.extensions[EXTENSION]
+    held.document()  # made before seventy clients ask for it together
+    return app

@@ -1,5 +1,8 @@
 """gunicorn's thread worker, with problem documents for what never reaches the app.
 
+``/livez`` has threads of its own: a disk that stalls holds every thread that stores a job, and the
+process must not look dead for it.
+
 gunicorn's master loads this module and never answers a request: the app's modules are imported
 only where an answer is made, which keeps the master at a third of the size.
 """
@@ -8,6 +11,11 @@ only where an answer is made, which keeps the master at a third of the size.
 
 from __future__ import annotations
 
+import selectors
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
     from rockiln.api.problems import ProblemKind
 
 log = structlog.get_logger("rockiln.api")
+
+_PROBE = b"GET /livez"
+_PROBE_THREADS = 2
 
 
 def kind_of_exception(error: BaseException) -> ProblemKind:
@@ -56,7 +67,36 @@ def unread_answer(error: BaseException) -> bytes:
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]
-    """Differs from gunicorn's in one thing: the form of its errors."""
+    """Differs from gunicorn's in the form of its errors, and in the threads of ``/livez``."""
+
+    def init_process(self) -> None:
+        self.probe_pool = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Called with each connection that is new or has something to be read."""
+        try:
+            start = conn.sock.recv(len(_PROBE), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if not conn.initialized:
+                self._await_request(conn)
+                return
+            start = b""  # what it sent is in the parser already
+        except OSError:
+            start = b""  # the handler meets the same error, and closes
+        pool = self.probe_pool if start == _PROBE else self.tpool
+        pool.submit(self.handle, conn).add_done_callback(
+            lambda done: self.method_queue.defer(self.finish_request, conn, done)
+        )
+
+    def _await_request(self, conn: Any) -> None:
+        """Without a thread: as gunicorn does with one that has said nothing for 5 s."""
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        self.poller.register(
+            conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn)
+        )
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
         """Called for what cannot be parsed, and for an app that raised through its last handler."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from flask import current_app
 
@@ -21,7 +22,7 @@ EXTENSION = "rockiln"
 
 @dataclass(frozen=True)
 class Services:
-    """Attributes: ``clock`` gives seconds since the epoch."""
+    """Attributes: ``document`` gives the OpenAPI document, ``clock`` seconds since the epoch."""
 
     settings: Settings
     store: Store
@@ -29,6 +30,7 @@ class Services:
     waiting_room: WaitingRoom
     metrics: Metrics
     estimator: Estimator
+    document: Callable[[], dict[str, Any]]
     clock: Callable[[], float] = time.time
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flask import Blueprint, Response, current_app, render_template
+from flask import Blueprint, Response, render_template
 
 from rockiln.api.describe import Answered, Operation, describe
-from rockiln.api.openapi import build_document
 from rockiln.api.problems import KINDS, ProblemError
+from rockiln.api.services import services
 
 blueprint = Blueprint("docs", __name__)
 
@@ -46,7 +46,7 @@ def schema_words(schema: dict[str, Any]) -> str:
     )
 )
 def openapi() -> Response:
-    return Response(json.dumps(build_document(current_app)), mimetype="application/json")
+    return Response(json.dumps(services().document()), mimetype="application/json")
 
 
 @blueprint.get("/docs")
@@ -57,7 +57,7 @@ def openapi() -> Response:
     )
 )
 def docs() -> str:
-    return render_template("docs.html", document=build_document(current_app), kinds=KINDS.values())
+    return render_template("docs.html", document=services().document(), kinds=KINDS.values())
 
 
 @blueprint.get("/problems/<slug>")
