@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     wait_seconds: float = Field(
         default=120.0, gt=0, description="How long POST /generate waits before it answers 202."
     )
-    max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Largest request body.")
+    max_body_bytes: int = Field(default=16 << 20, ge=1024, description="Largest request body.")
     allowed_hosts: str = Field(
         default="",
         description="Host names the api answers to beside loopback's, separated by commas.",

@@ -62,7 +62,7 @@ def complete(answer: bytes) -> bool:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFront]:
     """For tests that leave no job behind."""
     folder = tmp_path_factory.mktemp("shared")
-    with ServedFront(folder, waiting_slots=SLOTS, api_threads=8) as front:
+    with ServedFront(folder, waiting_slots=SLOTS, api_threads=8, max_body_bytes=1 << 20) as front:
         yield front
 
 

@@ -17,6 +17,7 @@ from rockiln.cli import exit_codes
 from rockiln.cli.client import Client
 from rockiln.cli.generate import output_path
 from rockiln.domain.fault import Fault, FaultCode
+from rockiln.domain.request import GenerationParameters
 from rockiln.store.records import Job, Lease
 from support.command import rockiln
 from support.front import ServedFront
@@ -49,7 +50,7 @@ def test_options_reach_the_service_and_json_tells_all(served: ServedFront, tmp_p
         ended = rockiln(served, "generate", "a boat", "--json", *words, cwd=tmp_path)
     job = json.loads(ended.stdout)
     assert job["files"] == ["5-0", "6-1"]
-    assert job["parameters"] == {
+    assert GenerationParameters.from_dict(job["parameters"]).as_dict() == {
         "prompt": "a boat", "negative_prompt": "rain", "width": 72, "height": 80,
         "num_inference_steps": 3, "guidance_scale": 2.5, "seed": 5, "scheduler": "ddim",
         "num_images": 2, "model": "paper", "format": "webp",

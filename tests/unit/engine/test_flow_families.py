@@ -13,7 +13,9 @@ from diffusers import FluxPipeline, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
 from rockiln.domain.errors import BrokenModelError, InvalidRequestError
-from rockiln.domain.request import DIFFUSION_SCHEDULERS, GenerationRequest
+from rockiln.domain.request import GenerationRequest
+from rockiln.domain.resolution import resolve
+from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 from rockiln.engine.families import FAMILIES
 from rockiln.registry import load_catalogue
 from support.engine_harness import EngineHarness, largest_difference, read_profile
@@ -114,7 +116,7 @@ def test_what_the_family_cannot_draw_is_refused_before_the_queue(
     profile = load_catalogue([models]).models["sd3"]
     request = GenerationRequest(prompt="a boat", **request_fields)
     with pytest.raises(InvalidRequestError) as raised:
-        profile.resolve(request, seed=1, picture_format="png")
+        resolve(request, profile, seed=1, picture_format="png")
     assert words in raised.value.detail
 
 

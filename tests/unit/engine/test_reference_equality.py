@@ -14,7 +14,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import DIFFUSION_SCHEDULERS, GenerationParameters
+from rockiln.domain.request import GenerationParameters
+from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 from support.engine_harness import EngineHarness, largest_difference
 from support.parameters import parameters
 from support.reference import REFERENCE_SCHEDULERS, Reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.request import DIFFUSION_SCHEDULERS
+from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 from rockiln.engine.schedulers import make_scheduler, takes_generator
 
 # As early SD 1.x checkpoints ship it.

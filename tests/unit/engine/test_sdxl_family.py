@@ -14,7 +14,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import DIFFUSION_SCHEDULERS
+from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 from rockiln.engine.families.sdxl import FAMILY
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters

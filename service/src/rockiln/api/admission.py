@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rockiln.api.access import owner_of_request
+from rockiln.api.input_pictures import CleanPicture, clean_picture
 from rockiln.api.services import Services
 from rockiln.api.validation import validate_generation
 from rockiln.domain.errors import (
@@ -29,7 +30,9 @@ from rockiln.domain.request import (
     GenerationParameters,
     GenerationRequest,
     PictureFormat,
+    says_nothing,
 )
+from rockiln.domain.resolution import InputPicture, resolve
 from rockiln.store.records import Job, QueueLimits
 
 # Visible ASCII: what fits into a header and a log line.
@@ -70,12 +73,22 @@ def accept_job(
         if known is not None:
             return known
     profile = _find_model(services, request.model)
-    parameters = profile.resolve(
-        request, seed=secrets.randbelow(SEED_MAX + 1), picture_format=picture_format
+    image = None if request.image is None else clean_picture(request.image, "image")
+    mask = None if request.mask is None else clean_picture(request.mask, "mask", "L")
+    parameters = resolve(
+        request,
+        profile,
+        seed=secrets.randbelow(SEED_MAX + 1),
+        picture_format=picture_format,
+        image=_as_input(image),
+        mask=_as_input(mask),
     )
     _check_disk(services)
     _check_refusals(services, parameters)
     _check_devices(services, parameters, profile)
+    for picture in (image, mask):
+        if picture is not None:  # before the job that names it
+            store.artefacts.put_input(picture.data)
     settings = services.settings
     job = store.jobs.submit(
         parameters,
@@ -173,9 +186,21 @@ def _admissions(
     ]
 
 
+def _as_input(picture: CleanPicture | None) -> InputPicture | None:
+    if picture is None:
+        return None
+    digest = hashlib.sha256(picture.data).hexdigest()
+    return InputPicture(digest, picture.width, picture.height)
+
+
 def _digest(request: GenerationRequest) -> str:
     """Equal for bodies that mean the same, whatever their spelling."""
-    canonical = json.dumps(request.model_dump(), sort_keys=True)
+    said = {
+        name: hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
+        for name, value in request.model_dump().items()
+        if not says_nothing(name, value)
+    }
+    canonical = json.dumps(said, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

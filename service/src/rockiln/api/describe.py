@@ -34,6 +34,7 @@ class Operation:
     """One method of one route.
 
     Attributes:
+        forms: the body may be multipart/form-data too.
         query: model of the query parameters.
         problems: slugs it can answer with; the ones every route can are added.
     """
@@ -43,6 +44,7 @@ class Operation:
     description: str = ""
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    forms: bool = False
     headers: dict[str, RequestHeader] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 

@@ -203,7 +203,7 @@ def job_document(
         pictures: index → file contents to put into the document.
     """
     contents = pictures or {}
-    steps = job.parameters.num_inference_steps
+    steps = job.parameters.total_steps
     return JobDocument(
         id=job.id,
         href=job_href(job.id),

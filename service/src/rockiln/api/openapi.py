@@ -91,9 +91,10 @@ def _operation(
         result["description"] = operation.description
     if operation.body is not None:
         schema = references[operation.body, "validation"]
+        kinds = ["application/json", *(["multipart/form-data"] if operation.forms else [])]
         result["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schema}},
+            "content": {kind: {"schema": schema} for kind in kinds},
         }
     return result
 

@@ -17,6 +17,8 @@ _SHOWN_CHARS = 64
 # pydantic's error types in our words; its own serve for the rest.
 _MESSAGES = {
     "missing": "it is missing",
+    "bytes_type": "it is not base64",
+    "too_long": "it has more than {max_items} entries",
     "int_type": "it is not a whole number",
     "int_parsing": "it is not a whole number",
     "int_from_float": "it is not a whole number",
@@ -125,6 +127,7 @@ def _limit(model: type[BaseModel], field: str) -> dict[str, Any]:
         "maxLength": "max_length",
         "enum": "one_of",
         "pattern": "pattern",
+        "maxItems": "max_items",
     }
     return {ours: kind[theirs] for theirs, ours in names.items() if theirs in kind}
 

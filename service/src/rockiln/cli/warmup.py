@@ -18,6 +18,7 @@ from rockiln.cli.exit_codes import FAILED, USAGE
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import GenerationRequest
+from rockiln.domain.resolution import resolve
 from rockiln.registry import load_catalogue
 from rockiln.settings import Settings
 from rockiln.store.records import Job, QueueLimits
@@ -76,14 +77,14 @@ def _request(model: ModelProfile, size: str) -> GenerationRequest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"{size}: {first['loc'][0]}: {first['msg']}") from error
-    model.resolve(request, seed=0, picture_format="png")
+    resolve(request, model, seed=0, picture_format="png")
     return request
 
 
 def _warm(
     store: Store, settings: Settings, model: ModelProfile, request: GenerationRequest
 ) -> Warmed:
-    parameters = model.resolve(request, seed=0, picture_format="png")
+    parameters = resolve(request, model, seed=0, picture_format="png")
     size = f"{parameters.width}x{parameters.height}"
     begun = time.monotonic()
     job = store.jobs.submit(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from rockiln.domain.errors import InvalidRequestError
-from rockiln.domain.request import (
-    DIFFUSION_SCHEDULERS,
-    SIDE_GRID_PX,
-    GenerationParameters,
-    GenerationRequest,
-    PictureFormat,
-)
+from rockiln.domain.request import SIDE_GRID_PX
+from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
+
+# What a request can ask of some families of models only.
+Feature = Literal["image", "mask", "hires", "loras", "clip_skip", "weighted_prompt"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +92,7 @@ class ModelProfile:
         min_side_px, max_side_px: sides the model was made for.
         side_grid_px: sides are multiples of it.
         schedulers: names in a request that the model can be sampled with.
+        features: what else a request may ask of it.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
     """
 
@@ -111,6 +108,7 @@ class ModelProfile:
     component_parameters: dict[str, int] = field(default_factory=dict)
     side_grid_px: int = SIDE_GRID_PX
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
+    features: tuple[Feature, ...] = ()
     architecture: Architecture | None = None
 
     @property
@@ -125,70 +123,6 @@ class ModelProfile:
             else size_bytes
             for name, size_bytes in self.component_bytes.items()
         }
-
-    def _side_errors(self, **sides: int) -> Iterator[dict[str, Any]]:
-        for field_name, side in sides.items():
-            if not self.min_side_px <= side <= self.max_side_px:
-                yield {
-                    "field": field_name,
-                    "message": f"{side} px is outside what model {self.id} draws",
-                    "limit": {"min": self.min_side_px, "max": self.max_side_px},
-                    "hint": f"use {self.min_side_px} to {self.max_side_px} px",
-                }
-            elif side % self.side_grid_px:
-                below = side - side % self.side_grid_px
-                yield {
-                    "field": field_name,
-                    "message": f"{side} px is not on the grid of model {self.id}",
-                    "limit": {"multiple_of": self.side_grid_px},
-                    "hint": f"use {below} or {below + self.side_grid_px} px",
-                }
-
-    def resolve(
-        self, request: GenerationRequest, *, seed: int, picture_format: PictureFormat
-    ) -> GenerationParameters:
-        """Makes every choice the request left open; refuses what this model cannot draw.
-
-        Raises:
-            InvalidRequestError: a side or the scheduler is not the model's. Nothing is clamped.
-        """
-        width = request.width if request.width is not None else self.defaults.width
-        height = request.height if request.height is not None else self.defaults.height
-        scheduler = self.defaults.scheduler if request.scheduler is None else request.scheduler
-        errors = [*self._side_errors(width=width, height=height)]
-        if scheduler not in self.schedulers:
-            errors.append(
-                {
-                    "field": "scheduler",
-                    "message": f"{scheduler} does not sample model {self.id}",
-                    "limit": {"allowed": list(self.schedulers)},
-                    "hint": f"use {' or '.join(self.schedulers)}",
-                }
-            )
-        if errors:
-            raise InvalidRequestError(str(errors[0]["message"]), errors=errors)
-        defaults = self.defaults
-        return GenerationParameters(
-            prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            width=width,
-            height=height,
-            num_inference_steps=(
-                defaults.num_inference_steps
-                if request.num_inference_steps is None
-                else request.num_inference_steps
-            ),
-            guidance_scale=(
-                defaults.guidance_scale
-                if request.guidance_scale is None
-                else request.guidance_scale
-            ),
-            seed=seed if request.seed is None else request.seed,
-            scheduler=scheduler,
-            num_images=request.num_images,
-            model=self.id,
-            format=picture_format,
-        )
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def record_json(record: dict[str, Any]) -> str:
 
 def parameters_of(record: dict[str, Any]) -> GenerationParameters:
     """The parameters to run again. Raises KeyError or TypeError on a foreign record."""
-    return GenerationParameters(**record["parameters"])
+    return GenerationParameters.from_dict(record["parameters"])
 
 
 def parameters_text(record: dict[str, Any]) -> str:

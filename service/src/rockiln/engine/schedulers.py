@@ -21,7 +21,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.request import FLOW_SCHEDULERS
+from rockiln.domain.sampling import FLOW_SCHEDULERS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     """A fresh scheduler object; it keeps the state of one row.
 
     Args:
-        name: one of ``domain.request.SCHEDULER_NAMES``.
+        name: one of ``domain.sampling.SCHEDULER_NAMES``.
         config: the model's ``scheduler_config.json``.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rockiln.domain.request import DIFFUSION_SCHEDULERS, FLOW_SCHEDULERS
+from rockiln.domain.sampling import DIFFUSION_SCHEDULERS, FLOW_SCHEDULERS
 
 Kind = TypeVar("Kind")
 Weighted = tuple[str, str, str]

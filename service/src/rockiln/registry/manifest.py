@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelDefaults
-from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, SchedulerName, Side
+from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, Side
+from rockiln.domain.sampling import SchedulerName
 
 MANIFEST_NAME = "rockiln.json"
 _MANIFEST_MAX_BYTES = 64 * 1024

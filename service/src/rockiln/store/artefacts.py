@@ -1,7 +1,8 @@
 """Files that must survive a power cut: written whole under a temporary name, then renamed.
 
-Pictures are named by their SHA-256, so publishing one twice is harmless. Latents are named by job
-and picture, because they are removed once the job has ended.
+Pictures are named by their SHA-256, so publishing one twice is harmless; inputs, the pictures that
+clients send, likewise. Latents are named by job and picture, because they are removed once the job
+has ended.
 """
 
 from __future__ import annotations
@@ -61,15 +62,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _write_once(path: Path, data: bytes) -> None:
+    """A file that is named by its content."""
+    try:
+        os.utime(path)  # young again: a deletion of its other owner lets it be
+        sync_folder(path.parent)  # the other writer may be between rename and fsync
+    except FileNotFoundError:
+        write_durably(path, data)
+
+
 class ArtefactStore:
-    """Pictures and latents below one folder."""
+    """Pictures, inputs and latents below one folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def prepare(self) -> None:
         """Makes the folders and drops temporary files that a dead process left."""
-        for name in ("pictures", "latents"):
+        for name in ("pictures", "inputs", "latents"):
             make_folder(self._root / name)
         self.sweep()
 
@@ -90,13 +100,25 @@ class ArtefactStore:
     def put_picture(self, data: bytes, picture_format: PictureFormat) -> str:
         """Stores an encoded picture; returns its SHA-256 in hex."""
         digest = hashlib.sha256(data).hexdigest()
-        path = self.picture_path(digest, picture_format)
-        try:
-            os.utime(path)  # young again: a deletion of its other owner lets it be
-            sync_folder(path.parent)  # the other writer may be between rename and fsync
-        except FileNotFoundError:
-            write_durably(path, data)
+        _write_once(self.picture_path(digest, picture_format), data)
         return digest
+
+    def put_input(self, data: bytes) -> str:
+        """Stores a checked PNG that a client sent; returns its SHA-256 in hex."""
+        digest = hashlib.sha256(data).hexdigest()
+        _write_once(self.input_path(digest), data)
+        return digest
+
+    def input_path(self, digest: str) -> Path:
+        return self._root / "inputs" / digest[:2] / f"{digest}.png"
+
+    def old_inputs(self, now: float, fresh_seconds: float) -> list[Path]:
+        """Inputs that nobody has stored for so long."""
+        return [
+            path
+            for path in (self._root / "inputs").glob("*/*.png")
+            if (self.age_seconds(path, now) or 0.0) > fresh_seconds
+        ]
 
     def picture_path(self, digest: str, picture_format: PictureFormat) -> Path:
         return self.picture_file(digest, SUFFIXES[picture_format])

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from rockiln import __version__
 from rockiln.domain.job import DURABLE_POINT, RUNNING_STATES, JobState
+from rockiln.domain.request import GenerationParameters
 from rockiln.store import life
 from rockiln.store.artefacts import SUFFIXES, sync_folder, write_durably
 from rockiln.store.database import Database
@@ -170,6 +171,10 @@ class _Contents:
             row.state = JobState.ACCEPTED
             life.drop_lease(row)
         suffix = SUFFIXES[row.parameters["format"]]
+        for digest in GenerationParameters.from_dict(row.parameters).inputs:
+            name = f"inputs/{digest[:2]}/{digest}.png"
+            if not self._take(name, sha256=digest):
+                self._report.damaged.append(f"job {row.id}: {name}")
         for picture in row.pictures:
             picture.state = DURABLE_POINT[JobState(picture.state)]
             if picture.latents and not self._take(f"latents/{picture.latents}"):

@@ -118,7 +118,7 @@ def as_job(row: JobRow) -> Job:
         seq=row.seq,
         id=row.id,
         state=JobState(row.state),
-        parameters=GenerationParameters(**row.parameters),
+        parameters=GenerationParameters.from_dict(row.parameters),
         accepted_at=row.accepted_at,
         started_at=row.started_at,
         ended_at=row.ended_at,

@@ -155,7 +155,7 @@ def _move_aside(settings: Settings, database: Database, *, into: Path | None) ->
 
 def _put_artefacts(root: Path, source: Path, manifest: dict[str, Any]) -> None:
     folders = {root}
-    for name in ("pictures", "latents"):
+    for name in ("pictures", "inputs", "latents"):
         make_folder(root / name)
     for name in manifest["files"]:
         if name != DATABASE:

@@ -13,7 +13,7 @@ from rockiln.domain.job import FINAL_STATES
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.store.database import Database, retried_class
-from rockiln.store.deletion import Deletion
+from rockiln.store.deletion import FRESH_SECONDS, Deletion
 from rockiln.store.tables import AttemptRow, EventRow, JobRow, PictureRow, RefusalRow
 
 log = structlog.get_logger()
@@ -61,6 +61,7 @@ class Done:
     events_dropped: int = 0
     evidence_dropped: int = 0
     latents_dropped: int = 0
+    inputs_dropped: int = 0
     wal_bytes: int = 0
 
 
@@ -95,6 +96,7 @@ class Upkeep:
             events_dropped=self._drop_events(),
             evidence_dropped=self._drop_evidence(),
             latents_dropped=self._drop_latents(),
+            inputs_dropped=self._drop_inputs(),
             wal_bytes=self._checkpoint(),
         )
         self._drop_refusals()
@@ -210,6 +212,24 @@ class Upkeep:
         for job_id in dropped:
             self._artefacts.drop_latents(job_id)
         return len(dropped)
+
+    def _drop_inputs(self) -> int:
+        """Pictures to start from that no kept job names: deleted with it, or never accepted."""
+        old = self._artefacts.old_inputs(self._clock(), FRESH_SECONDS)
+        if not old:
+            return 0
+        image, mask = (JobRow.parameters[name].as_string() for name in ("image", "mask"))
+        with self._database.read() as session:
+            named = session.execute(select(image, mask).where(image.is_not(None))).all()
+        needed = {digest for digests in named for digest in digests}
+        dropped = 0
+        for path in old:
+            age = self._artefacts.age_seconds(path, self._clock())
+            # Looked at again: it is young if a client has sent it meanwhile.
+            if path.stem not in needed and age is not None and age > FRESH_SECONDS:
+                path.unlink(missing_ok=True)
+                dropped += 1
+        return dropped
 
     def _drop_refusals(self) -> None:
         with self._database.read() as session:

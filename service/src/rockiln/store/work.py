@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.job import RUNNING_STATES, WAITING_STATES, JobState
 from rockiln.domain.ladder import Rungs
+from rockiln.domain.request import GenerationParameters
 from rockiln.store import life
 from rockiln.store.boot_clock import Tick
 from rockiln.store.database import Database, retried_class
@@ -71,7 +72,7 @@ class Work:
             row = life.owned(session, lease)
             life.denoising_picture(row, index).step = step
             life.follow_pictures(row)
-            steps = row.parameters["num_inference_steps"]
+            steps = _steps(row)
             life.tell(row, "step", self._clock(), index=index, step=step, steps=steps)
 
     def record_latents(self, lease: Lease, index: int, latents: str) -> None:
@@ -81,7 +82,7 @@ class Work:
             picture = life.denoising_picture(row, index)
             life.move_picture(picture, JobState.LATENTS_STORED)
             picture.latents = latents
-            picture.step = row.parameters["num_inference_steps"]
+            picture.step = _steps(row)
             life.follow_pictures(row)
             life.tell(row, JobState.LATENTS_STORED, self._clock(), index=index)
 
@@ -287,6 +288,11 @@ def _due(now: float) -> Select[Any]:
             JobRow.not_before > now + RETRY_BACKOFF_MAX_SECONDS,
         ),
     )
+
+
+def _steps(row: JobRow) -> int:
+    """Of one picture."""
+    return GenerationParameters.from_dict(row.parameters).total_steps
 
 
 def _whose_turn(session: Session, due: Select[Any]) -> JobRow | None:

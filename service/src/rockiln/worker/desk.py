@@ -218,7 +218,7 @@ class Desk:
             Picture(
                 index=event.index,
                 state=JobState.PUBLISHED,
-                step=attempt.job.parameters.num_inference_steps,
+                step=attempt.job.parameters.total_steps,
                 latents=None,
                 digest=event.digest,
                 size_bytes=event.size_bytes,

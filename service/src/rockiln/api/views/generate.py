@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 
 from rockiln.api.admission import KEY_PATTERN, accept_job, largest_size, read_request
-from rockiln.api.body import read_json_object
+from rockiln.api.body import body_turn, read_object
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
@@ -36,6 +36,11 @@ from rockiln.store.records import Job
 blueprint = Blueprint("generate", __name__)
 
 _WARNINGS_MAX_CHARS = 2000
+# Of a form: what is text whatever it looks like, and what is a picture.
+_TEXT_FIELDS = frozenset(
+    {"prompt", "negative_prompt", "model", "scheduler", "format", "prompt_syntax"}
+)
+_FILE_FIELDS = frozenset({"image", "mask"})
 _JOB_HEADERS = {
     "Rockiln-Job-Id": "Id of the job.",
     "Rockiln-Seed": "Seed of the first picture.",
@@ -53,6 +58,7 @@ _JOB_HEADERS = {
         "asked to, when the wait ends first, or when too many calls wait already; the job goes on "
         "in any case, also when the client disconnects.",
         body=GenerationRequest,
+        forms=True,
         headers={
             "Accept": RequestHeader(
                 "image/png, image/jpeg, image/webp, or application/json for the pictures in "
@@ -102,23 +108,31 @@ _JOB_HEADERS = {
 def generate() -> Response:
     held = services()
     preferences = read_preferences(request.headers.get("Prefer", ""))
-    wanted = read_request(held, read_json_object())
-    chosen = choose_answer(request.accept_mimetypes, wanted.format)
     seconds = preferences.seconds_to_wait(held.settings.wait_seconds)
-    if seconds > 0:
-        _refuse_many_in_one(wanted, chosen)
-    job = accept_job(
-        held,
-        wanted,
-        picture_format=chosen.picture_format,
-        idempotency_key=request.headers.get("Idempotency-Key"),
-    )
+    job, chosen = _accept(waits=seconds > 0)
     g.job_id = job.id
     warnings = list(chosen.warnings)
     if seconds > 0 and not job.ended:
         job, note = _wait(job, seconds)
         warnings += note
     return _answer(job, chosen, preferences, warnings)
+
+
+def _accept(*, waits: bool) -> tuple[Job, Answer]:
+    """The job and the form of its answer. What the body brought is let go on return."""
+    held = services()
+    with body_turn():
+        wanted = read_request(held, read_object(_TEXT_FIELDS, _FILE_FIELDS))
+        chosen = choose_answer(request.accept_mimetypes, wanted.format)
+        if waits:
+            _refuse_many_in_one(wanted, chosen)
+        job = accept_job(
+            held,
+            wanted,
+            picture_format=chosen.picture_format,
+            idempotency_key=request.headers.get("Idempotency-Key"),
+        )
+    return job, chosen
 
 
 def _refuse_many_in_one(wanted: GenerationRequest, chosen: Answer) -> None:

@@ -37,6 +37,10 @@ class ModelDocument(BaseModel):
     weights_bytes: int | None = None
     defaults: ModelDefaults | None = None
     sides: Sides | None = None
+    schedulers: list[str] | None = Field(default=None, description="What it is sampled with.")
+    features: list[str] | None = Field(
+        default=None, description="What else a request may ask of it, such as image or loras."
+    )
 
 
 class ModelList(BaseModel):
@@ -77,4 +81,6 @@ def _ready(profile: ModelProfile, *, is_default: bool) -> ModelDocument:
         weights_bytes=profile.weights_bytes,
         defaults=profile.defaults,
         sides=Sides(min_px=profile.min_side_px, max_px=profile.max_side_px),
+        schedulers=list(profile.schedulers),
+        features=list(profile.features),
     )

@@ -22,12 +22,12 @@ from rockiln.domain.request import (
     GUIDANCE_MAX,
     NUM_IMAGES_MAX,
     PROMPT_MAX_CHARS,
-    SCHEDULER_NAMES,
     SIDE_GRID_PX,
     SIDE_MAX_PX,
     SIDE_MIN_PX,
     STEPS_MAX,
 )
+from rockiln.domain.sampling import SCHEDULER_NAMES
 from rockiln.settings import Settings
 from rockiln.store.records import EndedAttempt, Worker
 

@@ -19,11 +19,11 @@ from rockiln.domain.request import (
     GUIDANCE_MAX,
     NUM_IMAGES_MAX,
     PROMPT_MAX_CHARS,
-    SCHEDULER_NAMES,
     SEED_MAX,
     SIDE_GRID_PX,
     STEPS_MAX,
 )
+from rockiln.domain.sampling import SCHEDULER_NAMES
 
 blueprint = Blueprint("web", __name__)
 
