@@ -33,7 +33,10 @@ STATE = """\
       present: {release: "2", images: {}, row: null}
       pointer: {upgrade: "{{ {'to': '3'} if recorded | default(false) else none }}", current: 2}
       target:
-        {release: "{{ '2' if recorded | default(false) else '1' }}", images: {}, row: {}, number: 1}
+        release: "{{ '2' if recorded | default(false) else '1' }}"
+        number: 1
+        images: {}
+        row: {backend: cpu}
       target_problem: ""
 """
 RECORD = """\
