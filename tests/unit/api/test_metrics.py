@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from rockiln.domain.fault import Fault, FaultCode
+from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
 from rockiln.telemetry.metrics import SERIES_MAX, Metrics
 from rockiln.telemetry.store_metrics import StoreMetrics
 from support.front import Front
@@ -70,7 +71,28 @@ def test_what_the_store_knows_is_shown(front: Front, metrics: Metrics) -> None:
     assert found['rockiln_failed_attempts{code="gpu_oom"}'] == 1
     assert found['rockiln_stage_seconds_count{stage="denoise"}'] == 1
     assert found['rockiln_worker_state{state="ready",worker="cpu0"}'] == 1
+    assert found['rockiln_worker_device_bytes{worker="cpu0"}'] == 8 << 30
+    info = next(name for name in found if name.startswith("rockiln_worker_info"))
+    assert 'torch="0"' in info
     assert found['rockiln_clock_seconds{clock="step"}'] == front.settings.step_seconds
+
+
+def test_kinds_of_jobs_tell_their_memory_and_whether_kernels_were_there(
+    front: Front, metrics: Metrics
+) -> None:
+    for key, peak in (("a", 5 << 30), ("a", 4 << 30), ("b", 3 << 30)):
+        front.store.rungs.record_success(
+            key,
+            Rungs(DenoiseRung.FULL, DecodeRung.TILED),
+            step_seconds=1.0,
+            decode_seconds=1.0,
+            peak_bytes=peak,
+        )
+    found = parse(metrics.exposition().decode())
+    assert found["rockiln_memory_peak_bytes{}"] == 5 << 30
+    assert found['rockiln_kernel_cache_jobs{result="hit"}'] == 1
+    assert found['rockiln_kernel_cache_jobs{result="miss"}'] == 2
+    assert found['rockiln_rung_keys{ladder="decode",rung="tiled"}'] == 2
 
 
 def test_a_store_that_cannot_be_read_is_told_and_the_rest_stays(front: Front) -> None:

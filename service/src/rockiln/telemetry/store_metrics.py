@@ -26,6 +26,8 @@ _STAGE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800
 _RUNG_KEYS = 500
 # More workers than that on one host is a mistake, not a fleet.
 _WORKERS = 32
+# The worker's own words: of its device, of the container's libraries and of the host's driver.
+_WORKER_LABELS = ("worker", "backend", "capability", "torch", "rocm", "driver")
 
 
 class StoreMetrics(Collector):
@@ -53,6 +55,8 @@ class StoreMetrics(Collector):
             buckets=_STAGE_SECONDS,
             registry=self._registry,
         )
+        for stage in _STAGES:
+            self._stages.labels(stage)  # at zero: a rate does not see a series begin
         self._seen_seq: int | None = None
         self._read_at = -_KEPT_SECONDS
 
@@ -135,12 +139,27 @@ class StoreMetrics(Collector):
         rungs = GaugeMetricFamily(
             "rockiln_rung_keys", "Kinds of job by the rung that works.", labels=["ladder", "rung"]
         )
-        known = [key.rungs for key in self._store.rungs.all(_RUNG_KEYS)]
+        known = self._store.rungs.all(_RUNG_KEYS)
         for denoise in DenoiseRung:
-            rungs.add_metric(["denoise", denoise], sum(one.denoise is denoise for one in known))
+            count = sum(kind.rungs.denoise is denoise for kind in known)
+            rungs.add_metric(["denoise", denoise], count)
         for decode in DecodeRung:
-            rungs.add_metric(["decode", decode], sum(one.decode is decode for one in known))
+            count = sum(kind.rungs.decode is decode for kind in known)
+            rungs.add_metric(["decode", decode], count)
         yield rungs
+        peak = GaugeMetricFamily(
+            "rockiln_memory_peak_bytes", "The most device memory that a remembered kind took."
+        )
+        peak.add_metric([], max((kind.peak_bytes or 0 for kind in known), default=0))
+        yield peak
+        kernels = GaugeMetricFamily(
+            "rockiln_kernel_cache_jobs",
+            "Jobs of remembered kinds: the first of its kind compiles its kernels, a miss.",
+            labels=["result"],
+        )
+        kernels.add_metric(["miss"], len(known))
+        kernels.add_metric(["hit"], sum(kind.successes - 1 for kind in known))
+        yield kernels
 
     def _workers(self) -> Iterator[Metric]:
         states = GaugeMetricFamily(
@@ -152,7 +171,17 @@ class StoreMetrics(Collector):
         deaths = GaugeMetricFamily(
             "rockiln_worker_recent_deaths", "Engines that died lately.", labels=["worker"]
         )
+        memory = GaugeMetricFamily(
+            "rockiln_worker_device_bytes", "Memory of its device.", labels=["worker"]
+        )
+        info = GaugeMetricFamily(
+            "rockiln_worker_info", "1, with the versions that must fit.", labels=_WORKER_LABELS
+        )
         for worker in self._store.workers.all()[:_WORKERS]:
+            device, versions = worker.device or {}, worker.versions or {}
+            memory.add_metric([worker.name], device.get("total_bytes", 0))
+            facts = {**device, **versions, "worker": worker.name}
+            info.add_metric([str(facts.get(label, "")) for label in _WORKER_LABELS], 1)
             for state in WorkerState:
                 states.add_metric([worker.name, state], worker.state is state)
             heartbeat.add_metric([worker.name], max(0.0, self._clock() - worker.heartbeat_at))
@@ -161,3 +190,5 @@ class StoreMetrics(Collector):
         yield states
         yield heartbeat
         yield deaths
+        yield memory
+        yield info
