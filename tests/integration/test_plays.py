@@ -7,15 +7,13 @@ host they met, so that a plan for a whole site costs seconds; what the real role
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.plays import HERE, ROOT, run_play
+
 ROLES = ("rocm_catalogue", "preflight", "container_engine", "inference_image", "inference_service")
 VERBS = ("state", "record", "drain", "align", "verify", "undrain", "prune", "go_back", "unfinished")
 MEET = """\
@@ -48,32 +46,7 @@ DEFAULTS = {
     "rocm_catalogue_row": {"backend": "cpu"},
     "inference_image_built": {"worker": {"tag": "worker:3"}},
 }
-FACTS = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-
-
-def run_play(playbook: str, *options: str, roles: Path | None = None) -> tuple[int, str]:
-    """Exit code and words, white space folded."""
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"}
-    if roles:
-        environment["ANSIBLE_ROLES_PATH"] = str(roles)
-    command = Path(sys.executable).parent / "ansible-playbook"
-    done = subprocess.run(
-        [
-            command,
-            ROOT / f"ansible/playbooks/{playbook}.yml",
-            "-e",
-            "ansible_become=false",
-            *options,
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, " ".join(done.stdout.split())
+PLAYBOOKS = ROOT / "ansible/playbooks"
 
 
 @pytest.fixture
@@ -89,7 +62,7 @@ def site(tmp_path: Path) -> Path:
     defaults = tmp_path / "roles/rocm_catalogue/defaults"
     defaults.mkdir()
     (defaults / "main.yml").write_text(json.dumps(DEFAULTS))
-    hosts = {"rockiln": {"hosts": {"first": FACTS, "second": FACTS, "third": FACTS}}}
+    hosts = {"rockiln": {"hosts": dict.fromkeys(("first", "second", "third"), HERE)}}
     (tmp_path / "hosts.yml").write_text(json.dumps(hosts))
     return tmp_path
 
@@ -98,7 +71,13 @@ def met(site: Path, playbook: str, *options: str, broken: str = "") -> tuple[str
     """What was said, and who met which stand-in, in turn. It fails where one is broken."""
     words = json.dumps({"broken": broken})
     code, said = run_play(
-        playbook, "-i", str(site / "hosts.yml"), "-e", words, *options, roles=site / "roles"
+        PLAYBOOKS / f"{playbook}.yml",
+        "-i",
+        str(site / "hosts.yml"),
+        "-e",
+        words,
+        *options,
+        roles=site / "roles",
     )
     assert bool(code) == bool(broken), said
     return said, [found.split() for found in re.findall(r"MET (\S+ \S+);", said)]
@@ -146,7 +125,11 @@ def test_site_stops_at_an_upgrade_that_was_left_unfinished(tmp_path: Path) -> No
     upgrade = {"from": 1, "to": "7.2.4", "begun_at": "2026-11-21T11:00:00Z"}
     (tmp_path / "pointer.json").write_text(json.dumps({"schema": 1, "upgrade": upgrade}))
     code, said = run_play(
-        "site", "-i", "inventories/local", "-e", f"inference_service_state_dir={tmp_path}"
+        PLAYBOOKS / "site.yml",
+        "-i",
+        "inventories/local",
+        "-e",
+        f"inference_service_state_dir={tmp_path}",
     )
     assert code != 0
     assert "upgrade.yml -e rocm_catalogue_release=7.2.4 finishes it" in said

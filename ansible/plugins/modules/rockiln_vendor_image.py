@@ -56,6 +56,16 @@ from ansible_collections.rockiln.host.plugins.module_utils._engine import (
     EngineError,
     find_client,
 )
+from ansible_collections.rockiln.host.plugins.module_utils._rootfs import registry_is_silent
+
+SILENT = (
+    "check the network; without one, load a bundle that was made where there is one "
+    "(--make-bundle, --offline)"
+)
+REFUSED = (
+    "look for it on the registry's page. A digest is the row's, or the site's from the first "
+    "pull: without its line in rockiln.lock.yml (beside the inventory) the tag is locked anew"
+)
 
 
 def make_present(engine: Engine, reference: str, *, may_pull: bool) -> dict[str, Any]:
@@ -66,8 +76,8 @@ def make_present(engine: Engine, reference: str, *, may_pull: bool) -> dict[str,
         done = engine.call("pull", "--quiet", reference)
         if done.code != 0:
             raise EngineError(
-                f"docker pull {reference}: {done.errors.strip()}. Next: check the network; without "
-                "one, load a bundle that was made where there is one (--make-bundle, --offline)"
+                f"docker pull {reference}: {done.errors.strip()}. "
+                f"Next: {SILENT if registry_is_silent(done.errors) else REFUSED}"
             )
         found = engine.inspect_image(reference)
     digests = (found or {}).get("RepoDigests") or []
