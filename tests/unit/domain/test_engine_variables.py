@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from rockiln.domain.engine_variables import DOCUMENTED_VARIABLES, WITHOUT_EFFECT, check_variables
+from rockiln.doctor.environment_rules import WITHOUT_EFFECT
+from rockiln.domain.engine_variables import DOCUMENTED_VARIABLES, check_variables
 from rockiln.domain.ladder import DECODE_LADDER, Rungs
 from rockiln.domain.plan import rung_environment
 from rockiln.settings import Settings

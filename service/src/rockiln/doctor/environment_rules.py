@@ -31,6 +31,8 @@ WITHOUT_EFFECT: dict[str, tuple[str, str, str]] = {
     "GPU_FORCE_64BIT_PTR": ("the HIP runtime has no such variable", "", CLR),
     "GPU_USE_SYNC_OBJECTS": ("the HIP runtime has no such variable", "", CLR),
     "ROC_ENABLE_PRE_VEGA": ("the HIP runtime has no such variable", "", CLR),
+    "GPU_MAX_HEAP_SIZE": ("its default is the quoted 100 already", "", CLR),
+    "GPU_SINGLE_ALLOC_PERCENT": ("the runtime sets it for each class of device", "", CLR),
     "AMDGPU_VISIBLE_DEVICES": (
         "it is no variable of ROCm",
         "ROCR_VISIBLE_DEVICES",

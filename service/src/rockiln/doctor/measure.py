@@ -6,20 +6,18 @@ import json
 import os
 import platform
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
-from rockiln.doctor.alignment import compare
-from rockiln.doctor.environment_rules import lint_environment
+from rockiln.doctor.agreement import agreement, measure_here
 from rockiln.doctor.gpu_facts import Roots, gpu_facts, read_text
-from rockiln.doctor.inside import measure as measure_inside
 from rockiln.doctor.measure_engine import measure_engine, measure_inside_container
 from rockiln.doctor.measure_service import measure_service, measure_store
 from rockiln.platforms.wheel_guard import WheelMismatchError, check_wheels
 from rockiln.settings import Settings
 
 Facts = dict[str, Any]
+IMAGE_VENV = "/opt/venv"  # of our images alone; a host has /opt/rockiln/venv
 
 
 def measure(
@@ -32,7 +30,7 @@ def measure(
         prefix: of the containers' names.
     """
     trees = roots or Roots()
-    in_container = Path("/.dockerenv").exists() and settings.public_dir.is_dir() and _is_worker()
+    in_container = Path("/.dockerenv").exists() and Path(IMAGE_VENV).is_dir()
     facts: Facts = {
         "in_container": in_container,
         "settings_fault": settings_fault,
@@ -52,15 +50,13 @@ def measure(
     facts |= measure_engine(host, prefix, skip=in_container)
     facts |= measure_store(settings)
     facts |= measure_service(settings, skip=in_container)
-    facts["wheel_fault"] = _wheels(settings) if in_container else ""
-    facts["alignment"] = _alignment(settings, host, facts, prefix)
+    # The api's image has neither torch nor the means to see the worker's.
+    blind = in_container and not Path(IMAGE_VENV, "constraints.txt").exists()
+    facts["wheel_fault"] = _wheels(settings) if in_container and not blind else ""
+    facts["alignment"] = None if blind else _alignment(settings, host, facts, prefix)
     caches = settings.cache_dir / "kernels"
     facts["kernel_caches"] = len(os.listdir(caches)) if _readable(caches) else None
     return facts
-
-
-def _is_worker() -> bool:
-    return Path("/opt/venv/constraints.txt").exists()
 
 
 def _host_file(settings: Settings, facts: Facts) -> dict[str, Any]:
@@ -119,14 +115,16 @@ def _limits(trees: Roots) -> Facts:
 
 
 def _disk(settings: Settings, trees: Roots) -> Facts:
-    total, free, inodes = _space(settings.data_dir) if settings.data_dir.is_dir() else (None,) * 3
+    # A container mounts the store's folder and not the one above it.
+    data = settings.store_dir if settings.store_dir.is_dir() else settings.data_dir
+    total, free, inodes = _space(data) if data.is_dir() else (None,) * 3
     engine = Path("/var/lib/docker")
     return {
         "data_dir": str(settings.data_dir),
         "data_total_bytes": total,
         "data_free_bytes": free,
         "data_free_inodes": inodes,
-        "data_mount": mount_of(settings.data_dir, read_text(trees.proc / "self/mounts")),
+        "data_mount": mount_of(data, read_text(trees.proc / "self/mounts")),
         "engine_free_bytes": _space(engine)[1] if engine.is_dir() else None,
     }
 
@@ -164,13 +162,11 @@ def _alignment(
     settings: Settings, host: dict[str, Any], facts: Facts, prefix: str
 ) -> list[dict[str, str]] | None:
     """The layers, as verify, worker and ``/readyz`` decide them; None where nothing is known."""
-    row = host.get("row")
-    if not row:
+    if not host.get("row"):
         return None
+    inside: dict[str, Any] | None
     if facts["in_container"]:
-        given = {**os.environ, **settings.engine_environment}
-        inside: dict[str, Any] | None = measure_inside(Path("/"), sys.path, given)
-        image = None
+        inside, image = measure_here(settings), None
     else:
         worker = facts["containers"].get(f"{prefix}-worker")
         if worker is None or worker["status"] != "running":
@@ -180,24 +176,7 @@ def _alignment(
             "recorded": facts["recorded_images"].get(f"{prefix}-worker"),
             "running": worker["image"],
         }
-    known = facts["gpu"]
-    gfx = next((each["gfx"] for each in known["gpus"] if each["uuid"] == known["chosen"]), "")
-    lint = lint_environment(
-        (inside or {}).get("environment", {}),
-        torch_version=((inside or {}).get("torch") or {}).get("version", ""),
-        gfx=gfx,
-        row=row,
-    )
-    return compare(
-        host["release"],
-        row,
-        inside=inside,
-        gpu=known,
-        drivers=host.get("drivers"),
-        image=image,
-        settings={"backend": settings.backend, "compute_device": settings.compute_device},
-        lint=lint,
-    )
+    return agreement(host, settings, inside=inside, gpu=facts["gpu"], image=image)
 
 
 def _readable(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """The environment variables that an engine may be given: documented ones, each with its source.
 
 Advice of the field names variables that no library reads. Such a one does nothing, and whoever set
-it believes that it helped; so an unknown name is refused.
+it believes that it helped; so an unknown name is refused. What is known of the much quoted ones is
+the doctor's table: the Ansible collection links it, so it may import nothing of ours.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+
+from rockiln.doctor.environment_rules import WITHOUT_EFFECT
 
 _MIOPEN = "rocm-libraries projects/miopen/docs/reference/env_variables.rst"
 _MIOPEN_LOG = "ROCm/MIOpen docs/how-to/debug-log.rst"
@@ -61,24 +64,6 @@ DOCUMENTED_VARIABLES: dict[str, str] = {
 }
 # One node's own override of the graphics version.
 _NODE_OVERRIDE = re.compile(r"HSA_OVERRIDE_GFX_VERSION_\d{1,2}")
-# Much quoted; what looking for them in the sources gave.
-WITHOUT_EFFECT: dict[str, str] = {
-    "MIOPEN_FIND_TIME_LIMIT": "MIOpen has no such variable; MIOPEN_FIND_MODE=FAST searches nothing",
-    "MIOPEN_CACHE_DIR": "an option of MIOpen's build; the service sets MIOPEN_CUSTOM_CACHE_DIR",
-    "MIOPEN_CONVOLUTION_MAX_WORKSPACE": "not in MIOpen's sources",
-    "MIOPEN_DEBUG_COMGR_HIP_PCH_ENFORCE": "not in MIOpen's sources",
-    "GPU_MAX_ALLOC_PERCENT": "not in the HIP runtime's sources",
-    "GPU_FORCE_64BIT_PTR": "not in the HIP runtime's sources",
-    "GPU_USE_SYNC_OBJECTS": "not in the HIP runtime's sources",
-    "ROC_ENABLE_PRE_VEGA": "not in the HIP runtime's sources",
-    "GPU_MAX_HEAP_SIZE": "100 is the default already",
-    "GPU_SINGLE_ALLOC_PERCENT": "adjusted by the runtime for each class of device",
-    "PYTORCH_ROCM_ARCH": "read when torch is built, not when it runs",
-    "AMDGPU_TARGETS": "read when a library is built, not when it runs",
-    "HCC_AMDGPU_TARGET": "read when a library is built, not when it runs",
-    "AMDGPU_VISIBLE_DEVICES": "ROCm reads ROCR_VISIBLE_DEVICES",
-    "FLASH_ATTENTION_USE_TRITON_ROCM": "another program's own setting",
-}
 
 
 def check_variables(variables: Mapping[str, str]) -> None:
@@ -96,7 +81,8 @@ def check_variables(variables: Mapping[str, str]) -> None:
 
 def _why(name: str) -> str:
     if name in WITHOUT_EFFECT:
-        return WITHOUT_EFFECT[name]
+        why, instead, _ = WITHOUT_EFFECT[name]
+        return f"{why}; use {instead}" if instead else why
     if name.startswith("MIOPEN_") and name.endswith(("USER_DB_PATH", "CUSTOM_CACHE_DIR")):
         return "the service sets it itself, below its cache folder"
     near = difflib.get_close_matches(name, DOCUMENTED_VARIABLES, n=1)

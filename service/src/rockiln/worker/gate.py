@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import structlog
 
-from rockiln.doctor.alignment import compare, mismatches, told
-from rockiln.doctor.environment_rules import lint_environment
+from rockiln.doctor.agreement import agreement, measure_here
+from rockiln.doctor.alignment import mismatches, told
 from rockiln.doctor.gpu_facts import Roots, gpu_facts
-from rockiln.doctor.inside import measure
 from rockiln.settings import Settings
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.store import Store
@@ -34,26 +29,8 @@ def alignment(settings: Settings, *, roots: Roots | None = None) -> list[dict[st
         host = json.loads((settings.public_dir / "host.json").read_bytes())
     except OSError:
         return []
-    row: dict[str, Any] | None = host.get("row")
-    if not row:
-        return []
-    gpu = gpu_facts(roots or Roots())
-    inside = measure(Path("/"), sys.path, {**os.environ, **settings.engine_environment})
-    gfx = next((each["gfx"] for each in gpu["gpus"] if each["uuid"] == gpu["chosen"]), "")
-    return compare(
-        host["release"],
-        row,
-        inside=inside,
-        gpu=gpu,
-        drivers=host.get("drivers"),
-        settings={"backend": settings.backend, "compute_device": settings.compute_device},
-        lint=lint_environment(
-            inside["environment"],
-            torch_version=(inside["torch"] or {}).get("version", ""),
-            gfx=gfx,
-            row=row,
-        ),
-    )
+    inside = measure_here(settings)
+    return agreement(host, settings, inside=inside, gpu=gpu_facts(roots or Roots())) or []
 
 
 def refuses(settings: Settings, store: Store) -> bool:
