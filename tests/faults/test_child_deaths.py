@@ -116,3 +116,14 @@ def shared_bench(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-u
     bench.start()
     yield bench
     assert bench.stop() == [0]
+
+
+def test_an_engine_sees_no_secret(bench: FaultBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a token")
+    address = f"sqlite:///{bench.folder}/data/store/rockiln.db"
+    bench.start(database_url=address)
+    seen = eventually(bench.engine, "an engine lives").environ()
+    assert address in psutil.Process(bench.process.pid).environ().values()
+    assert not {address, "a token"} & set(seen.values())
+    assert seen["ROCKILN_DATA_DIR"]
+    bench.ended(bench.submit())

@@ -25,6 +25,16 @@ from rockiln.domain.engine_variables import check_variables
 ENV_PREFIX = "ROCKILN_"
 DEFAULT_PUBLIC_DIR = Path("/etc/rockiln/public")
 PORT_MAX = 65535
+# The engine runs what model files and prompts reach; it needs neither the store nor a hub.
+_SECRETS = frozenset(
+    {
+        f"{ENV_PREFIX}DATABASE_URL",
+        f"{ENV_PREFIX}DATABASE_URL_FILE",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "PGPASSWORD",
+    }
+)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -257,8 +267,12 @@ class Settings(BaseSettings):
             return self.database_url_file.read_text().strip()
         return f"sqlite:///{self.store_dir / 'rockiln.db'}"
 
-    def as_environment(self) -> dict[str, str]:
-        """These settings as variables for a child process, over the present environment."""
+    def as_environment(self, *, trusted: bool = True) -> dict[str, str]:
+        """These settings as variables for a child process, over the present environment.
+
+        Args:
+            trusted: whether the child may see secrets.
+        """
         values = {
             f"{ENV_PREFIX}{name.upper()}": (
                 json.dumps(value) if isinstance(value, dict) else str(value)
@@ -268,7 +282,8 @@ class Settings(BaseSettings):
         }
         if self.database_url is not None:
             values[f"{ENV_PREFIX}DATABASE_URL"] = self.database_url.get_secret_value()
-        return {**os.environ, **values}
+        found = {**os.environ, **values}
+        return found if trusted else {n: v for n, v in found.items() if n not in _SECRETS}
 
     @classmethod
     def settings_customise_sources(

@@ -162,13 +162,14 @@ class Clocks:
 
     date: float = 1_000_000.0
     boot: float = 500.0
+    boot_id: str = "a boot"
 
     def passes(self, seconds: float) -> None:
         self.date += seconds
         self.boot += seconds
 
     def tick(self) -> Tick:
-        return Tick("boot", self.boot)
+        return Tick(self.boot_id, self.boot)
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0, DAY, -DAY])
@@ -196,6 +197,31 @@ def test_a_jump_of_the_date_ends_no_lease_early_and_keeps_none_for_ever(
     clocks.date -= abs(jump)  # the pause before the retry lies a day ahead now
     clocks.passes(1)
     assert jobs.lease_next(worker="w", seconds=15) is not None
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY])
+def test_a_jobs_deadline_goes_by_the_time_that_the_host_was_up(store: Store, jump: float) -> None:
+    clocks = Clocks()
+    jobs = JobStore(store.database, clock=lambda: clocks.date, tick=clocks.tick)
+    jobs.submit(parameters(), limits=LIMITS)
+
+    def attempt() -> None:
+        leased = jobs.lease_next(worker="w", seconds=15)
+        assert leased is not None
+        jobs.give_back(leased[0])
+
+    attempt()
+    clocks.date += jump
+    clocks.passes(99)
+    assert jobs.fail_overdue(100) == []
+    clocks.boot_id = "the next boot"
+    clocks.passes(1000)
+    assert jobs.fail_overdue(100) == []
+    attempt()
+    clocks.passes(99)
+    assert jobs.fail_overdue(100) == []
+    clocks.passes(2)
+    assert [job.failure_code for job in jobs.fail_overdue(100)] == ["job_deadline"]
 
 
 def test_a_lease_of_another_boot_has_ended(store: Store) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import alembic.command
+import alembic.config
+import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 
 from rockiln.domain.fault import Fault, FaultCode
+from rockiln.settings import Settings
+from rockiln.store import migrations
 from rockiln.store.records import Worker, WorkerState
+from rockiln.store.schema import StoreRefusedError
 from rockiln.store.store import Store
 from support.parameters import parameters
 from support.store_life import LIMITS, make_job
@@ -138,4 +149,46 @@ def test_a_lease_of_the_version_before_goes_by_the_date(store: Store, clock: Clo
 
 def test_the_schema_is_at_its_newest(store: Store) -> None:
     with store.database.engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0002"
+        assert MigrationContext.configure(connection).get_current_revision() == "0003"
+
+
+@pytest.fixture
+def old_store(tmp_path: Path) -> Iterator[Store]:
+    """A store that version 0001 made, with a job."""
+    store = Store(Settings(public_dir=tmp_path, data_dir=tmp_path / "data"))
+    assert store.database.file is not None
+    store.database.file.parent.mkdir(parents=True)
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with store.database.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+        old_submit(connection, "a" * 32)
+    yield store
+    store.close()
+
+
+def test_the_file_is_copied_before_its_schema_moves_on(old_store: Store) -> None:
+    file = old_store.database.file
+    assert file is not None
+    older = file.with_name("former-0000.db")
+    older.touch()
+    old_store.prepare()
+    copy = sa.create_engine(f"sqlite:///{file.with_name('former-0001.db')}")
+    with copy.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0001"
+        assert connection.scalar(sa.select(JOB.c.state)) == "accepted"
+    copy.dispose()
+    assert not older.exists()
+    old_store.prepare()  # nothing moves, so the copy stays the one of before
+    assert len(list(file.parent.glob("former-*"))) == 1
+
+
+def test_without_room_for_the_copy_nothing_is_changed(
+    old_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StoreRefusedError, match=r"1000 bytes free.*Make room"):
+        old_store.prepare()
+    with old_store.database.engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0001"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from rockiln.store.artefacts import write_durably
+from rockiln.store.artefacts import sync_folder, write_durably
 from rockiln.store.database import MIGRATION_LOCK, WRITE, Database, retrying
 from rockiln.store.tables import FactRow
 
 IDENTITY_FILE = "store-identity"
+_FORMER = "former-"
 _IDENTITY, _BOUND = "identity", "artefacts_bound"
 _BACKUP_HINT = "stop the service and restore a backup: rockiln restore"
 
@@ -30,12 +34,46 @@ def migrate(database: Database, store_dir: Path) -> None:
     # Probes and the served api open the store and never migrate it: they start without alembic.
     import alembic.command  # noqa: PLC0415
     import alembic.config  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with _alone(database, store_dir) as connection:
         config.attributes["connection"] = connection
+        former = MigrationContext.configure(connection).get_current_revision()
+        if former not in {None, ScriptDirectory.from_config(config).get_current_head()}:
+            _keep_copy(database, store_dir / f"{_FORMER}{former}.db")
         alembic.command.upgrade(config, "head")
+
+
+def _keep_copy(database: Database, target: Path) -> None:
+    """Of an SQLite file before its schema moves on, in place of the copy before that.
+
+    A migration is all there or not at all; the copy is for one that does the wrong thing.
+
+    Raises:
+        StoreRefusedError: there is no room for it.
+    """
+    if database.file is None:
+        return
+    free_bytes = shutil.disk_usage(target.parent).free
+    wanted_bytes = 2 * database.file.stat().st_size  # the migration itself writes, too
+    if free_bytes < wanted_bytes:
+        raise StoreRefusedError(
+            f"{target.parent} has {free_bytes} bytes free; before its schema moves on the store is "
+            f"copied, which takes {wanted_bytes}. Make room and start again; nothing was changed"
+        )
+    part = target.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with closing(sqlite3.connect(database.file)) as source, closing(sqlite3.connect(part)) as copy:
+        source.backup(copy)
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.rename(target)
+    for older in set(target.parent.glob(f"{_FORMER}*.db")) - {target}:
+        older.unlink()
+    sync_folder(target.parent)
 
 
 @retrying

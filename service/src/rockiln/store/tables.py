@@ -30,6 +30,7 @@ class JobRow(Base):
     A lease ends at ``lease_ends_tick`` of the boot clock, which no change of the date moves;
     ``lease_boot`` says of which boot, ``lease_attempt`` of which attempt: where that is another
     one, version 0001 took the lease and ``lease_expires_at`` counts, as it does for that version.
+    ``started_tick`` is that of the first lease in the boot ``started_boot``.
     """
 
     __tablename__ = "job"
@@ -49,6 +50,8 @@ class JobRow(Base):
     request_digest: Mapped[str | None] = mapped_column(String(64))
     accepted_at: Mapped[float]
     started_at: Mapped[float | None]
+    started_boot: Mapped[str | None] = mapped_column(String(36))
+    started_tick: Mapped[float | None]
     leased_at: Mapped[float | None]
     ended_at: Mapped[float | None]
     deleted_at: Mapped[float | None]

@@ -52,6 +52,7 @@ class Work:
             self._extend(row, seconds)
             row.leased_at = now
             row.started_at = row.started_at or now
+            self._start_deadline(row)
             life.tell(row, JobState.LEASED, now, attempt=row.attempt, worker=worker)
             return Lease(row.id, row.attempt, worker), life.as_job(row)
 
@@ -185,9 +186,15 @@ class Work:
             return [life.as_job(row) for row in rows]
 
     def fail_overdue(self, seconds: float) -> list[Job]:
-        """Fails waiting jobs that were started more than ``seconds`` ago."""
+        """Fails waiting jobs that were started more than ``seconds`` ago.
+
+        The time for which the host was down is not theirs.
+        """
+        tick = self._tick()
         query = select(JobRow).where(
-            JobRow.state.in_(WAITING_STATES), JobRow.started_at < self._clock() - seconds
+            JobRow.state.in_(WAITING_STATES),
+            JobRow.started_boot == tick.boot,
+            JobRow.started_tick < tick.seconds - seconds,
         )
         with self._database.read() as session:
             if session.scalar(query.with_only_columns(JobRow.seq).limit(1)) is None:
@@ -200,6 +207,11 @@ class Work:
                 row.failure_detail = f"not made within {seconds:g} s of its first attempt{before}"
                 life.end(row, JobState.FAILED, self._clock())
             return [life.as_job(row) for row in rows]
+
+    def _start_deadline(self, row: JobRow) -> None:
+        tick = self._tick()
+        if row.started_boot != tick.boot:
+            row.started_boot, row.started_tick = tick.boot, tick.seconds
 
     def _extend(self, row: JobRow, seconds: float) -> None:
         tick = self._tick()

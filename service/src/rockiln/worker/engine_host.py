@@ -220,7 +220,9 @@ class EngineHost:
             self.trouble = "; ".join([f"no model that works in {places}", *reasons])
             self._start_at_monotonic = self._monotonic() + self.budget.postpone()
             return
-        self._process = process = EngineProcess(settings.worker_python, settings.as_environment())
+        self._process = process = EngineProcess(
+            settings.worker_python, settings.as_environment(trusted=False)
+        )
         self._plan = plan
         self._loaded = {model.id}
         self._start_seconds = self._clocks.starting(model.weights_bytes)

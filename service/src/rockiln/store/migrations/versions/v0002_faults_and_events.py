@@ -14,6 +14,8 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(64), nullable=False, server_default=""),
         sa.Column("purpose", sa.String(16), nullable=False, server_default="picture"),
         sa.Column("estimated_seconds", sa.Double, nullable=False, server_default="0"),
+        sa.Column("started_boot", sa.String(36)),
+        sa.Column("started_tick", sa.Double),
         sa.Column("leased_at", sa.Double),
         sa.Column("deleted_at", sa.Double),
         sa.Column("counted_attempts", sa.Integer, nullable=False, server_default="0"),
