@@ -10,6 +10,7 @@ from rockiln.store.events import AttemptStore, EventStore
 from rockiln.store.experience import RefusalStore, RungStore
 from rockiln.store.in_use import InUse
 from rockiln.store.jobs import JobStore
+from rockiln.store.model_tasks import ModelTaskStore
 from rockiln.store.schema import bind_artefacts, check_integrity, migrate
 from rockiln.store.upkeep import Retention, Upkeep
 from rockiln.store.wake import Audience, WakeReceiver, wake
@@ -34,6 +35,7 @@ class Store:
         self.attempts = AttemptStore(self.database)
         self.rungs = RungStore(self.database)
         self.refusals = RefusalStore(self.database)
+        self.model_tasks = ModelTaskStore(self.database)
         self.artefacts = ArtefactStore(settings.artefacts_dir)
         self.deletion = Deletion(self.database, self.artefacts)
         self.upkeep = Upkeep(self.database, self.artefacts, self.deletion, Retention.of(settings))
