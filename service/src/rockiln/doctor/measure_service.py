@@ -6,10 +6,12 @@ import json
 import os
 import sqlite3
 import time
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rockiln.cli.client import AddressError, Client, UnreachableError
+from rockiln.domain.job import WAITING_STATES
 from rockiln.settings import Settings
 from rockiln.store.schema import IDENTITY_FILE
 
@@ -54,18 +56,15 @@ def measure_store(settings: Settings) -> dict[str, Any]:
     try:
         if not path.exists():
             return facts | {"store": "missing"}
-        if not os.access(path, os.R_OK):
-            return facts | {"store": "unreadable"}
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=CALL_SECONDS)
-    except PermissionError:
-        return facts | {"store": "unreadable"}
-    try:
-        connection.row_factory = sqlite3.Row
-        return facts | _read(connection, settings)
+        address = f"file:{path}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=CALL_SECONDS)) as connection:
+            connection.row_factory = sqlite3.Row
+            return facts | _read(connection, settings)
+    except (PermissionError, sqlite3.OperationalError) as error:
+        # Not allowed, locked, or of another version: not damaged.
+        return facts | {"store": "unreadable", "store_path": f"{path}: {error}"}
     except sqlite3.DatabaseError as error:
         return facts | {"store": str(error)}
-    finally:
-        connection.close()
 
 
 def _read(connection: sqlite3.Connection, settings: Settings) -> dict[str, Any]:
@@ -79,10 +78,12 @@ def _read(connection: sqlite3.Connection, settings: Settings) -> dict[str, Any]:
     return {
         "store": verdict,
         "workers": workers,
-        "waiting_jobs": _count(
-            connection, "SELECT count(*) FROM job WHERE state IN ('queued', 'retry_wait')"
+        "waiting_jobs": sum(
+            count
+            for state, count in connection.execute("SELECT state, count(*) FROM job GROUP BY state")
+            if state in WAITING_STATES
         ),
-        "refusals": _count(connection, "SELECT count(*) FROM refusal WHERE until > ?", now),
+        "refusals": _count(connection, "SELECT count(*) FROM refusal WHERE refused_until > ?", now),
         "last_fault": None if fault is None else f"{fault['code']}: {fault['detail']}",
         "fault_age_seconds": None if fault is None else now - fault["at"],
         "artefacts_fault": _artefacts(connection, settings),
