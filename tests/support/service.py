@@ -117,6 +117,21 @@ class Service:
     def delete(self, path: str) -> httpx.Response:
         return httpx.delete(f"{self.url}{path}", timeout=30)
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """``rockiln …`` beside the service, with its settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "rockiln", *words],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=READY_SECONDS,
+            check=False,
+        )
+
+    def files(self, folder: str) -> set[Path]:
+        """Of the data folder, half-written ones included."""
+        return {path for path in (self.data_dir / folder).rglob("*") if path.is_file()}
+
     def submit(self, **body: Any) -> str:
         """Sends a job without waiting for it; returns its id."""
         answer = self.post(json=body, headers={"Prefer": "respond-async"})

@@ -107,7 +107,7 @@ class Stub:
         self._events = events
         self._bench = bench
         self._commands = Commands()
-        self._switches = bench.start()
+        self._always = self._switches = bench.start()
         self._at_exit = False
 
     def work(self) -> NoReturn:
@@ -128,7 +128,7 @@ class Stub:
                 self._run(command)
 
     def _run(self, run: dict[str, Any]) -> None:
-        self._switches = parse(run["parameters"]["prompt"])
+        self._switches = [*self._always, *parse(run["parameters"]["prompt"])]
         job = run["job_id"]
         self._send(event="job_taken", job_id=job)
         try:
@@ -171,6 +171,8 @@ class Stub:
         self._send(event="decode_started", job_id=job, index=index)
         self._reach("decode", run)
         self._bench.note("decoded", run, index=index, rungs=run["plan"]["rungs"])
+        if run["purpose"] == "warm_up":
+            return
         self._send(event="encode_started", job_id=job, index=index)
         self._reach("encode", run)
         data = (f"picture {index} of {job} ".encode() * _PICTURE_BYTES)[:_PICTURE_BYTES]

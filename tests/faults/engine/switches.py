@@ -1,4 +1,4 @@
-"""The switches of the fault-injecting engine, written into a prompt or at a start.
+"""The switches of the fault-injecting engine, written into a prompt, or at a start for all jobs.
 
 ``!ACTION[=VALUE]@STAGE[.STEP][<RUNG][#ATTEMPTS]``, as many as wanted, anywhere in the prompt:
 

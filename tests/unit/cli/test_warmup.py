@@ -12,7 +12,9 @@ import pytest
 from rockiln.cli.warmup import run_warmup
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.settings import Settings
+from rockiln.store.records import WorkerState
 from rockiln.store.store import Store
+from support.hand_worker import HandWorker
 from support.paper_model import write_paper_model
 
 
@@ -30,10 +32,12 @@ def settings(tmp_path: Path) -> Settings:
 def worker(settings: Settings) -> Iterator[list[tuple[str, int, int]]]:
     """Ends each job as a supervisor does: done, but for sides of 512 px. What it saw is told."""
     seen: list[tuple[str, int, int]] = []
-    stop = threading.Event()
+    stop, reported = threading.Event(), threading.Event()
 
     def work() -> None:
         store = Store(settings)
+        HandWorker(store).report()
+        reported.set()
         while not stop.wait(0.02):
             leased = store.jobs.lease_next(worker="w", seconds=30)
             if leased is None:
@@ -49,6 +53,7 @@ def worker(settings: Settings) -> Iterator[list[tuple[str, int, int]]]:
 
     thread = threading.Thread(target=work)
     thread.start()
+    assert reported.wait(30)
     yield seen
     stop.set()
     thread.join()
@@ -72,6 +77,28 @@ def test_a_size_that_fails_says_why(
     assert run_warmup(settings, "paper", "512x512,64x64", json_output=False) == 1
     assert len(worker) == 2
     assert "its weights are torn" in capsys.readouterr().err
+
+
+def test_without_a_worker_nothing_is_queued_and_the_reason_is_told(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_warmup(settings, "paper", "64x64", json_output=True) == 1
+    assert "no worker has reported yet" in capsys.readouterr().err
+    store = Store(settings)
+    HandWorker(store).report(WorkerState.WEDGED, detail="engine 7 does not die")
+    assert run_warmup(settings, "paper", "64x64", json_output=True) == 1
+    assert "engine 7 does not die" in capsys.readouterr().err
+    assert store.jobs.queue().waiting == 0
+    store.close()
+
+
+def test_a_full_queue_is_told(
+    settings: Settings, worker: list[tuple[str, int, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = settings.model_copy(update={"queue_max_jobs": 0})
+    assert run_warmup(full, "paper", "64x64", json_output=True) == 1
+    assert "0 jobs wait already" in capsys.readouterr().err
+    assert worker == []
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,17 @@ import time
 from dataclasses import dataclass
 
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 
+from rockiln.api.readiness import check_workers
 from rockiln.cli.exit_codes import FAILED, USAGE
-from rockiln.domain.errors import InvalidRequestError
+from rockiln.domain.errors import InvalidRequestError, QueueFullError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import GenerationRequest
 from rockiln.domain.resolution import resolve
 from rockiln.registry import load_catalogue
 from rockiln.settings import Settings
-from rockiln.store.records import Job, QueueLimits
+from rockiln.store.records import Job, QueueLimits, WorkerState
 from rockiln.store.store import Store
 
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -51,7 +53,14 @@ def run_warmup(settings: Settings, model_id: str, sizes: str, *, json_output: bo
         return _refuse(str(error))
     store = Store(settings)
     try:
+        fault = _no_worker(store, settings)
+        if fault:
+            print(f"rockiln: no worker to warm up: {fault}\nnext: rockiln doctor", file=sys.stderr)
+            return FAILED
         results = [_warm(store, settings, model, request) for request in requests]
+    except (OSError, QueueFullError) as error:
+        print(f"rockiln: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("rockiln: interrupted; the size at work is finished all the same", file=sys.stderr)
         return FAILED
@@ -60,6 +69,21 @@ def run_warmup(settings: Settings, model_id: str, sizes: str, *, json_output: bo
     if json_output:
         print(json.dumps({"model": model_id, "sizes": [vars(result) for result in results]}))
     return 0 if all(result.state == "done" for result in results) else FAILED
+
+
+def _no_worker(store: Store, settings: Settings) -> str:
+    """Why a job would wait in vain; empty if it would not."""
+    try:
+        workers = store.workers.all()
+    except DBAPIError as error:
+        return f"the store cannot be read: {error.orig}"
+    now, stale_seconds = time.time(), settings.worker_stale_seconds
+    seen = check_workers(workers, now=now, stale_after_seconds=stale_seconds)
+    starting = any(
+        worker.state is WorkerState.STARTING and now - worker.heartbeat_at <= stale_seconds
+        for worker in workers
+    )
+    return "" if seen.ok or starting else seen.detail
 
 
 def _request(model: ModelProfile, size: str) -> GenerationRequest:

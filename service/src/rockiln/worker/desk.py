@@ -85,10 +85,15 @@ class Desk:
             model=model,
             choice=choose(job, model, ready, self._store),
             ready=ready,
-            ends=now + settings.attempt_deadline_seconds,
+            ends=now + self._attempt_seconds(job),
             job_ends=now + settings.job_deadline_seconds - spent,
         )
         self.engine_ready()
+
+    def _attempt_seconds(self, job: Job) -> float:
+        """Of one attempt. A warm-up's decode may take its own clock on top of it."""
+        search = self._settings.warm_up_decode_seconds if job.purpose == "warm_up" else 0.0
+        return self._settings.attempt_deadline_seconds + search
 
     def engine_ready(self) -> None:
         """Hands the job in hand to the engine, or has one come that suits it."""
