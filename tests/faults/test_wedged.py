@@ -7,6 +7,9 @@ uninterruptible sleep.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -97,3 +100,28 @@ def test_more_deaths_than_the_budget_are_a_wedge_until_a_canary_passes(bench: Fa
     assert "died within" in said.detail or "did not start" in said.detail
     assert bench.ended(bench.submit()).state == "done"
     assert bench.starts() == 6
+
+
+def test_an_operator_ends_the_pause_of_a_wedge(bench: FaultBench) -> None:
+    fails = "!exit=1@start"
+    bench.start(*[fails] * 4, "", restart_budget=2, wedged_probe_seconds=3600.0)
+
+    def unwedge(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "rockiln", "unwedge", *words],
+            env={**bench.settings.as_environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    bench.worker(lambda worker: worker.state == "wedged")
+    assert unwedge("nobody").returncode == 2
+    again = unwedge()
+    assert (again.returncode, bench.starts()) == (1, 4)
+    assert "still wedged" in again.stderr
+    healed = unwedge()
+    assert (healed.returncode, bench.starts()) == (0, 5)
+    assert "takes jobs again" in healed.stdout
+    assert bench.ended(bench.submit()).state == "done"
+    assert "no worker is wedged" in unwedge().stdout

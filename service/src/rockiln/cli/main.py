@@ -181,6 +181,17 @@ def restore(
     raise typer.Exit(run_restore(src, replace=replace))
 
 
+@app.command("unwedge", epilog="Exit codes: 0 it works, 1 it does not, 2 there is no such worker.")
+def unwedge(
+    worker: Annotated[str, typer.Argument(help="Its name; every wedged one if left out.")] = "",
+) -> None:
+    """Let a wedged worker try its GPU now, after a reset, instead of at its next proof."""
+    from rockiln.cli.configuration import load_settings
+    from rockiln.cli.unwedge import run_unwedge
+
+    raise typer.Exit(run_unwedge(load_settings(), worker))
+
+
 @app.command("warmup", epilog="Exit codes: 0 all are warm, 1 one failed, 2 wrong command line.")
 def warmup(
     model: Annotated[str, typer.Argument(help="Model id, see GET /models.")],

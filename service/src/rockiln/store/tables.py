@@ -94,7 +94,7 @@ class PictureRow(Base):
 
 
 class WorkerRow(Base):
-    """What a worker last said of itself."""
+    """What a worker last said of itself; ``proof_asked_at`` is an operator's word to it."""
 
     __tablename__ = "worker"
 
@@ -106,6 +106,7 @@ class WorkerRow(Base):
     health: Mapped[dict[str, Any] | None]
     heartbeat_at: Mapped[float]
     proof_at: Mapped[float | None]
+    proof_asked_at: Mapped[float | None]
 
 
 class EventRow(Base):

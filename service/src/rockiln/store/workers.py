@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 
 from sqlalchemy import select
@@ -22,6 +23,22 @@ class WorkerStore:
         """Writes the worker's row."""
         with self._database.write() as session:
             session.merge(WorkerRow(**asdict(worker)))
+
+    def ask_for_proof(self, name: str) -> None:
+        """A wedged worker is to try its device now, not when its pause is over."""
+        with self._database.write() as session:
+            row = session.get_one(WorkerRow, name)
+            row.proof_asked_at = time.time()
+
+    def take_proof_request(self, name: str) -> bool:
+        """Whether that was asked since the last look."""
+        with self._database.read() as session:
+            row = session.get(WorkerRow, name)
+            if row is None or row.proof_asked_at is None:
+                return False
+        with self._database.write() as session:
+            session.get_one(WorkerRow, name).proof_asked_at = None
+        return True
 
     def all(self) -> list[Worker]:
         """Every worker that ever reported, by name."""

@@ -167,6 +167,10 @@ class EngineHost:
         self._ending = _Ending(reason, "", fault=False, kill_at=self._monotonic() + _LEAVE_SECONDS)
         self._process.end_commands()
 
+    def prove_now(self) -> None:
+        """Starts the next engine at once, whatever its pause. One that does not die stays."""
+        self._start_at_monotonic = self._monotonic()
+
     def run(self, command: protocol.Run) -> None:
         """Hands a job to the child."""
         process = self._living()

@@ -134,6 +134,10 @@ class Supervisor:
         if now < self._heartbeat_at_monotonic:
             return
         self._heartbeat_at_monotonic = now + HEARTBEAT_SECONDS
+        if self._engine.wedged and self._store.workers.take_proof_request(
+            self._settings.worker_name
+        ):
+            self._engine.prove_now()
         self._report_now()
         self._desk.renew_lease()  # before stale ones are ended: a clock that jumped spares ours
         self._end_stale_attempts(

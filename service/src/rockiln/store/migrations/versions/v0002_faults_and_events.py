@@ -28,6 +28,7 @@ def upgrade() -> None:
         op.add_column("job", column)
     op.create_index("ix_job_owner_leased_at", "job", ["owner", "leased_at"])
     op.add_column("worker", sa.Column("health", sa.JSON))
+    op.add_column("worker", sa.Column("proof_asked_at", sa.Double))
     op.create_table(
         "event",
         sa.Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
