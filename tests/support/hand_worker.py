@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from rockiln.domain.fault import Fault
 from rockiln.domain.job import JobState
+from rockiln.store import life
 from rockiln.store.records import Job, Lease, Picture, Worker, WorkerState
 from rockiln.store.store import Store
 from rockiln.store.wake import POLL_SECONDS
@@ -67,6 +68,12 @@ class HandWorker:
             )
         self.store.wake("api")
         return job
+
+    def tell_preview(self, leased: tuple[Lease, Job], index: int, step: int) -> None:
+        """Logs that there is a preview, as a worker does once it has written the file."""
+        with self.store.database.write() as session:
+            row = life.owned(session, leased[0])
+            life.tell(row, "preview", time.time(), index=index, step=step)
 
     def fail(self, leased: tuple[Lease, Job], fault: Fault) -> Job:
         job = self.store.jobs.end_attempt(leased[0], fault, max_attempts=1)

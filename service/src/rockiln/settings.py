@@ -30,6 +30,8 @@ _SECRETS = frozenset(
     {
         f"{ENV_PREFIX}DATABASE_URL",
         f"{ENV_PREFIX}DATABASE_URL_FILE",
+        f"{ENV_PREFIX}HUB_TOKEN",
+        f"{ENV_PREFIX}HUB_TOKEN_FILE",
         "HF_TOKEN",
         "HUGGING_FACE_HUB_TOKEN",
         "PGPASSWORD",
@@ -93,6 +95,10 @@ class Settings(BaseSettings):
     waiting_slots: int = Field(
         default=32, ge=0, description="Threads of those that may wait for pictures."
     )
+    stream_slots: int = Field(default=512, ge=0, description="Event streams at once.")
+    stream_heartbeat_seconds: float = Field(
+        default=15.0, gt=0, description="Silence of a stream before a comment is sent."
+    )
     wait_seconds: float = Field(
         default=120.0, gt=0, description="How long POST /generate waits before it answers 202."
     )
@@ -115,6 +121,32 @@ class Settings(BaseSettings):
         default=1 << 30, ge=0, description="Below this much free disk nothing is accepted."
     )
     default_model: str = Field(default="vista", description="Model of a request that names none.")
+
+    fetcher_enabled: bool = Field(
+        default=True, description="Whether rockiln serve runs the fetcher, which downloads models."
+    )
+    fetcher_downloads: int = Field(default=2, ge=1, le=16, description="Downloads at once.")
+    hub_endpoint: str = Field(
+        default="https://huggingface.co",
+        pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$",
+        description="Where models come from: the Hugging Face hub, or a mirror of it.",
+    )
+    hub_token: SecretStr | None = Field(
+        default=None, description="For gated models. The fetcher alone needs it."
+    )
+    hub_token_file: Path | None = Field(
+        default=None, description="A file with that token, such as one in /etc/rockiln/secrets."
+    )
+    hub_cache_dir: Path | None = Field(
+        default=None,
+        description="A cache of Hugging Face (…/huggingface/hub) whose models are used; read-only.",
+    )
+    hub_stall_seconds: float = Field(
+        default=60.0, gt=0, description="A download without a byte for this long connects anew."
+    )
+    hub_backoff_seconds: float = Field(
+        default=1.0, ge=0, description="Before a broken connection is followed; doubled each time."
+    )
 
     backend: Literal["cpu", "rocm"] = Field(default="cpu", description="What torch is built for.")
     compute_device: Literal["auto", "gpu", "cpu"] = Field(
@@ -250,9 +282,14 @@ class Settings(BaseSettings):
         return self.data_dir / "cache"
 
     @property
+    def own_models_dir(self) -> Path:
+        """Where downloads go."""
+        return self.data_dir / "models"
+
+    @property
     def model_dirs(self) -> tuple[Path, ...]:
         """Folders searched for models, the site's own first."""
-        own = self.data_dir / "models"
+        own = self.own_models_dir
         return (own,) if self.bundled_models_dir is None else (own, self.bundled_models_dir)
 
     def resolve_database_url(self) -> str:
@@ -277,7 +314,9 @@ class Settings(BaseSettings):
             f"{ENV_PREFIX}{name.upper()}": (
                 json.dumps(value) if isinstance(value, dict) else str(value)
             )
-            for name, value in self.model_dump(mode="json", exclude={"database_url"}).items()
+            for name, value in self.model_dump(
+                mode="json", exclude={"database_url", "hub_token"}
+            ).items()
             if value is not None
         }
         if self.database_url is not None:

@@ -15,6 +15,7 @@ from rockiln.api.model_list import ModelList
 from rockiln.api.openapi import build_document
 from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
+from rockiln.api.streams import Streams
 from rockiln.api.views import docs, generate, health, jobs, measurements, models, system, web
 from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
@@ -48,6 +49,11 @@ def create_app(
         store=store,
         models=ModelList(settings.model_dirs, catalogue),
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
+        streams=Streams(
+            store,
+            slots=settings.stream_slots,
+            heartbeat_seconds=settings.stream_heartbeat_seconds,
+        ),
         metrics=metrics,
         estimator=Estimator(store.jobs),
         document=functools.cache(functools.partial(build_document, app)),

@@ -159,6 +159,18 @@ class EventDocument(_Document):
     payload: dict[str, Any]
 
 
+class StreamedEvent(EventDocument):
+    """One line of a job's log, as a stream tells it."""
+
+    eta_seconds: float | None = Field(
+        default=None, description="With a step: until the last step of the last picture."
+    )
+    preview: str | None = Field(
+        default=None,
+        description="With a preview, while it is kept: a JPEG of at most 256 px, in base64.",
+    )
+
+
 class EventList(_Document):
     """One page of a job's log, oldest first."""
 
@@ -167,7 +179,20 @@ class EventList(_Document):
 
 
 def event_document(event: Event) -> EventDocument:
-    return EventDocument(seq=event.seq, kind=event.kind, at=_time(event.at), payload=event.payload)
+    return EventDocument(**_told(event))
+
+
+def streamed_event(
+    event: Event, *, eta_seconds: float | None = None, preview: bytes | None = None
+) -> StreamedEvent:
+    """The line with what only a stream says."""
+    shown = None if preview is None else base64.b64encode(preview).decode("ascii")
+    return StreamedEvent(**_told(event), eta_seconds=eta_seconds, preview=shown)
+
+
+def _told(event: Event) -> dict[str, Any]:
+    kind = "failed" if event.kind == JobState.QUARANTINED else event.kind
+    return {"seq": event.seq, "kind": kind, "at": _time(event.at), "payload": event.payload}
 
 
 class JobList(_Document):

@@ -46,7 +46,7 @@ def init_guards(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def check_origin() -> None:
-        if request.method not in _SAFE_METHODS and not _own_origin():
+        if request.method not in _SAFE_METHODS and not own_origin():
             raise ProblemError(
                 "cross-origin-request", "the request comes from a page of another origin"
             )
@@ -66,7 +66,7 @@ def _host_name(host: str) -> str | None:
         return None
 
 
-def _own_origin() -> bool:
+def own_origin() -> bool:
     """Browsers say where a request comes from; programs say nothing and are let through."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

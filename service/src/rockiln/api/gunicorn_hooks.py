@@ -50,6 +50,7 @@ def post_worker_init(worker: Any) -> None:
     worker.wsgi.register_error_handler(ParseException, _unreadable_body)
     held: Services = worker.wsgi.extensions[EXTENSION]
     held.waiting_room.release_when(lambda: not worker.alive)
+    held.streams.end_when(lambda: not worker.alive)
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 (gunicorn's signature)
@@ -60,4 +61,5 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 (gunicorn's s
     if app is not None:
         held: Services = app.extensions[EXTENSION]
         held.waiting_room.close()
+        held.streams.close()
         held.store.close()

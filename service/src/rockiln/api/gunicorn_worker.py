@@ -67,7 +67,7 @@ def unread_answer(error: BaseException) -> bytes:
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]
-    """Differs from gunicorn's in the form of its errors, and in the threads of ``/livez``."""
+    """Differs in the form of its errors, the threads of ``/livez``, and lets go of streams."""
 
     def init_process(self) -> None:
         self.probe_pool = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
@@ -97,6 +97,12 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(
             conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn)
         )
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        if conn.sock.fileno() < 0:  # handed over: it is a stream now, with a cap of its own
+            self.nr_conns -= 1
+            return
+        super().finish_request(conn, fs)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
         """Called for what cannot be parsed, and for an app that raised through its last handler."""

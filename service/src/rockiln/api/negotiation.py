@@ -83,6 +83,7 @@ class Preferences:
     """Attributes: ``wait_seconds`` as asked for, or None."""
 
     respond_async: bool = False
+    cancel_on_disconnect: bool = False
     wait_seconds: int | None = None
 
     def seconds_to_wait(self, limit_seconds: float) -> float:
@@ -97,6 +98,8 @@ class Preferences:
     def applied(self, *, answered_async: bool) -> str | None:
         """The value of ``Preference-Applied``."""
         words = ["respond-async"] if self.respond_async and answered_async else []
+        if self.cancel_on_disconnect:
+            words.append("cancel-on-disconnect")
         if self.wait_seconds is not None:
             words.append(f"wait={self.wait_seconds}")
         return ", ".join(words) or None
@@ -105,11 +108,13 @@ class Preferences:
 def read_preferences(header: str) -> Preferences:
     """Reads ``Prefer``. What is not known or not well formed is ignored, as the RFC asks."""
     respond_async = False
+    cancel_on_disconnect = False
     wait_seconds: int | None = None
     for part in header.split(","):
         word = part.partition(";")[0].strip().lower()
         respond_async = respond_async or word == "respond-async"
+        cancel_on_disconnect = cancel_on_disconnect or word == "cancel-on-disconnect"
         wait = _WAIT.fullmatch(word)
         if wait is not None and wait_seconds is None:
             wait_seconds = int(wait[1])
-    return Preferences(respond_async, wait_seconds)
+    return Preferences(respond_async, cancel_on_disconnect, wait_seconds)

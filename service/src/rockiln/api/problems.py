@@ -100,6 +100,8 @@ _CALLS = (
     # The state of the service
     ProblemKind("queue-full", 429, "Too many jobs wait",
                 "Send it again after the time in Retry-After.", retry_helps=True),
+    ProblemKind("too-many-streams", 429, "Too many streams are open",
+                "Close some, or ask for the job now and then.", retry_helps=True),
     ProblemKind("internal-error", 500, "The service made a mistake",
                 "The log has the traceback under this request_id; please report it."),
     ProblemKind("broken-model", 503, "The model's files cannot be used",

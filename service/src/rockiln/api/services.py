@@ -11,6 +11,7 @@ from flask import current_app
 
 from rockiln.api.estimates import Estimator
 from rockiln.api.model_list import ModelList
+from rockiln.api.streams import Streams
 from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
@@ -28,6 +29,7 @@ class Services:
     store: Store
     models: ModelList
     waiting_room: WaitingRoom
+    streams: Streams
     metrics: Metrics
     estimator: Estimator
     document: Callable[[], dict[str, Any]]

@@ -23,6 +23,8 @@ SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".w
 
 # A temporary file that nobody has touched for this long has lost its process.
 STRAY_SECONDS = 3600.0
+# With fewer free inodes than this nothing is accepted: what was accepted needs some still.
+INODES_KEPT = 1000
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -152,6 +154,10 @@ class ArtefactStore:
         with suppress(FileNotFoundError):  # never there, or another worker was faster
             shutil.rmtree(self._root / "latents" / job_id)
 
+    def preview_path(self, job_id: str, index: int) -> Path:
+        """Where the newest preview of a picture in the making is, a JPEG."""
+        return self._root / "previews" / job_id / f"{index}.jpg"
+
     @property
     def root(self) -> Path:
         return self._root
@@ -159,3 +165,8 @@ class ArtefactStore:
     def free_bytes(self) -> int:
         """Free space for an unprivileged process."""
         return shutil.disk_usage(self._root).free
+
+    def free_inodes(self) -> int | None:
+        """Files that can still be made; None where the file system counts none."""
+        found = os.statvfs(self._root)
+        return found.f_favail if found.f_files else None

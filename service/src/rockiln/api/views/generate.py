@@ -27,6 +27,7 @@ from rockiln.api.problems import (
     problem_response,
 )
 from rockiln.api.services import services
+from rockiln.api.streams import cancel_abandoned
 from rockiln.domain.errors import UnknownArtefactError
 from rockiln.domain.fault import MEMORY_FAULTS
 from rockiln.domain.job import JobState
@@ -65,7 +66,8 @@ _JOB_HEADERS = {
                 "base64 with everything known about them."
             ),
             "Prefer": RequestHeader(
-                "respond-async to get 202 at once; wait=N to wait at most N seconds."
+                "respond-async to get 202 at once; wait=N to wait at most N seconds; "
+                "cancel-on-disconnect to drop the job when you leave."
             ),
             "Idempotency-Key": RequestHeader(
                 "With the same key and body the same job answers again.", KEY_PATTERN
@@ -113,7 +115,7 @@ def generate() -> Response:
     g.job_id = job.id
     warnings = list(chosen.warnings)
     if seconds > 0 and not job.ended:
-        job, note = _wait(job, seconds)
+        job, note = _wait(job, seconds, preferences)
         warnings += note
     return _answer(job, chosen, preferences, warnings)
 
@@ -145,7 +147,7 @@ def _refuse_many_in_one(wanted: GenerationRequest, chosen: Answer) -> None:
         )
 
 
-def _wait(job: Job, seconds: float) -> tuple[Job, list[str]]:
+def _wait(job: Job, seconds: float, preferences: Preferences) -> tuple[Job, list[str]]:
     held = services()
     with held.waiting_room.slot() as taken:
         if not taken:
@@ -153,6 +155,8 @@ def _wait(job: Job, seconds: float) -> tuple[Job, list[str]]:
         # gunicorn's name for the connection; other servers have none, and wait to the end.
         client = request.environ.get("gunicorn.socket")
         g.client_left = held.waiting_room.wait(job.id, seconds, client)
+    if g.client_left and preferences.cancel_on_disconnect:
+        cancel_abandoned(held.store, job.id)
     return held.store.jobs.get(job.id), []
 
 

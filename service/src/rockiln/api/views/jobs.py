@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from rockiln.api.describe import Answered, Operation, describe
+from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
     EventList,
@@ -20,19 +20,25 @@ from rockiln.api.documents import (
     job_document,
     public_state,
 )
+from rockiln.api.guards import own_origin
+from rockiln.api.job_feed import JobFeed
 from rockiln.api.json_answers import answer
+from rockiln.api.negotiation import read_preferences
+from rockiln.api.problems import ProblemError
 from rockiln.api.services import services
+from rockiln.api.streams import STREAM_TYPE, StreamResponse
 from rockiln.api.validation import validate
 from rockiln.domain.errors import InvalidRequestError, UnknownArtefactError, UnknownJobError
 from rockiln.domain.job import JobState
 from rockiln.store.artefacts import SUFFIXES
-from rockiln.store.records import Job
+from rockiln.store.records import Event, Job
 
 blueprint = Blueprint("jobs", __name__)
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 # SQLite's largest integer: what is longer is no place in a listing.
 _CURSOR_MAX = 2**63 - 1
+EVENT_ID_PATTERN = "^[0-9]{1,19}$"
 
 
 class JobsQuery(BaseModel):
@@ -56,6 +62,10 @@ class EventsQuery(BaseModel):
         int, Field(ge=0, le=_CURSOR_MAX, description="Number of the last line you have.")
     ] = 0
     limit: Annotated[int, Field(ge=1, le=1000, description="Lines on a page.")] = 200
+    cancel_on_disconnect: Annotated[
+        bool,
+        Field(description="Of a stream: cancel the job when you leave and stay away for 5 s."),
+    ] = False
 
 
 def find_job(job_id: str) -> Job:
@@ -109,16 +119,37 @@ def described(job: Job) -> JobDocument:
 @blueprint.get("/jobs/<job_id>/events")
 @describe(
     Operation(
-        summary="What happened to a job, oldest first",
-        description="Go on at next; where the page is empty, ask again later.",
+        summary="What happened to a job, oldest first, or as it happens",
+        description="With Accept: text/event-stream a stream of all of it, from the start or from "
+        "after Last-Event-ID, up to the job's end; each event's data is a StreamedEvent. "
+        "Else a page: go on at next; where it is empty, ask again later.",
         query=EventsQuery,
-        answers={200: Answered("One page.", {"application/json": EventList})},
-        problems=("invalid-request", "unknown-job", "store-unavailable"),
+        headers={
+            "Accept": RequestHeader("text/event-stream, or application/json for a page."),
+            "Last-Event-ID": RequestHeader("Number of the last event you have.", EVENT_ID_PATTERN),
+            "Prefer": RequestHeader("cancel-on-disconnect, as the parameter of that name."),
+        },
+        answers={
+            200: Answered(
+                "One page, or the stream.",
+                {"application/json": EventList, STREAM_TYPE: None},
+            ),
+            204: Answered("The job has ended and you have all of it: do not come back."),
+        },
+        problems=(
+            "invalid-request",
+            "cross-origin-request",
+            "unknown-job",
+            "too-many-streams",
+            "store-unavailable",
+        ),
     )
 )
 def list_events(job_id: str) -> Response:
     query = validate(EventsQuery, _query_parameters())
     job = find_job(job_id)
+    if request.accept_mimetypes.best_match(["application/json", STREAM_TYPE]) == STREAM_TYPE:
+        return _stream_events(job, query)
     events = services().store.events.after(job.id, query.after, query.limit)
     last = events[-1].seq if events else query.after
     more = not job.ended or len(events) == query.limit
@@ -129,6 +160,37 @@ def list_events(job_id: str) -> Response:
             next=f"/jobs/{job.id}/events?{following}" if more else None,
         )
     )
+
+
+def _stream_events(job: Job, query: EventsQuery) -> Response:
+    held = services()
+    cancels = query.cancel_on_disconnect
+    cancels = cancels or read_preferences(request.headers.get("Prefer", "")).cancel_on_disconnect
+    if cancels and not own_origin():
+        raise ProblemError("cross-origin-request", "a page of another origin may cancel nothing")
+    events, after = held.store.events, _last_event_id(query)
+    if after > events.last_seq():  # of a store that was restored since
+        after = 0
+    feed = JobFeed(job, held.store.artefacts)
+    if job.ended and not events.after(job.id, after, 1):
+        if after:
+            return Response(status=204)
+        # Its log is no longer kept: the end is all there is to tell.
+        end = Event(0, job.id, job.state, {}, job.ended_at or job.accepted_at)
+        return Response(feed.told(end), mimetype=STREAM_TYPE)
+    return StreamResponse(held.streams, feed, after=after, cancels=cancels)
+
+
+def _last_event_id(query: EventsQuery) -> int:
+    given = request.headers.get("Last-Event-ID")
+    if given is None:
+        return query.after
+    if re.fullmatch(EVENT_ID_PATTERN, given) is None or int(given) > _CURSOR_MAX:
+        message = "it is no number of an event"
+        raise InvalidRequestError(
+            f"Last-Event-ID: {message}", errors=[{"field": "Last-Event-ID", "message": message}]
+        )
+    return int(given)
 
 
 @blueprint.delete("/jobs/<job_id>")
