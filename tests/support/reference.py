@@ -11,8 +11,13 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -22,10 +27,25 @@ from rockiln.domain.request import GenerationParameters
 REFERENCE_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpmpp_2m": (DPMSolverMultistepScheduler, {}),
     "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "dpmpp_2m_sde": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "dpmpp_2m_sde_karras": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "dpmpp_sde": (DPMSolverSinglestepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "dpmpp_sde_karras": (
+        DPMSolverSinglestepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
     "ddim": (DDIMScheduler, {}),
     "euler": (EulerDiscreteScheduler, {}),
+    "euler_karras": (EulerDiscreteScheduler, {"use_karras_sigmas": True}),
     "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
     "unipc": (UniPCMultistepScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+    "flow_euler": (FlowMatchEulerDiscreteScheduler, {}),
+    "flow_heun": (FlowMatchHeunDiscreteScheduler, {}),
 }
 
 
@@ -44,9 +64,13 @@ class Reference:
         for name in ("unet", "vae", "text_encoder"):
             parts[name].to(memory_format=memory_format)
 
-    def draw(self, parameters: GenerationParameters) -> list[npt.NDArray[np.uint8]]:
-        kind, options = REFERENCE_SCHEDULERS[parameters.scheduler]
+    def schedule(self, name: str) -> None:
+        """A fresh scheduler of the model's config."""
+        kind, options = REFERENCE_SCHEDULERS[name]
         self.pipeline.scheduler = kind.from_config(self._scheduler_config, **options)
+
+    def draw(self, parameters: GenerationParameters) -> list[npt.NDArray[np.uint8]]:
+        self.schedule(parameters.scheduler)
         generators = [
             torch.Generator("cpu").manual_seed(parameters.picture_seed(index))
             for index in range(parameters.num_images)

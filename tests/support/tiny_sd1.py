@@ -61,6 +61,7 @@ def make_tiny_sd1(folder: Path, *, seed: int = 0) -> Path:
         folder / "model_index.json",
         {
             "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": "0.42.1",
             "feature_extractor": [None, None],
             "safety_checker": [None, None],
             "requires_safety_checker": False,

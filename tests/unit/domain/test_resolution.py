@@ -43,12 +43,13 @@ def test_parameters_survive_their_dictionary() -> None:
         IMAGE,
         MASK,
         strength=0.5,
-        hires={"scale": 1.5},
         loras=[{"name": "ink", "weight": 0.5}],
         clip_skip=2,
         prompt_syntax="weighted",
     )
     assert GenerationParameters.from_dict(full.as_dict()) == full
+    second = resolved(hires={"scale": 1.5})
+    assert GenerationParameters.from_dict(second.as_dict()) == second
     with pytest.raises(TypeError, match="novelty"):
         GenerationParameters.from_dict(full.as_dict() | {"novelty": 1})
 
@@ -96,6 +97,8 @@ def test_loras_are_taken_from_the_prompt_too() -> None:
         ({"hires": {"width": 128}}, "hires", "scale, or"),
         ({"hires": {"scale": 4.0}, "width": 256}, "hires.width", "outside"),
         ({"hires": {"scale": 1.5, "strength": 0.1}}, "hires.strength", "not one step"),
+        ({"hires": {"scale": 2.0}, "image": IMAGE, "width": 64, "height": 64}, "hires", "noise"),
+        ({"scheduler": "lcm", "num_inference_steps": 51}, "num_inference_steps", "50 steps"),
         ({"prompt": "<lora:a:much> b"}, "prompt", "weight"),
         ({"prompt": "<lora:a:nan> b"}, "prompt", "weight"),
         ({"prompt": "<lora:a:1> b <lora:a:2>"}, "loras", "more than once"),

@@ -29,7 +29,8 @@ def test_every_name_has_a_scheduler_with_the_models_noise(name: str) -> None:
     assert scheduler.config.beta_end == 0.012
     assert scheduler.config.prediction_type == "v_prediction"
     scheduler.set_timesteps(7)
-    assert len(scheduler.timesteps) == 7
+    # Heun looks at the network twice for each step but the last.
+    assert len(scheduler.timesteps) == (13 if name == "heun" else 7)
 
 
 @pytest.mark.parametrize("name", DIFFUSION_SCHEDULERS)

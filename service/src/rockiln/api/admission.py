@@ -118,8 +118,7 @@ def _largest(
     parameters: GenerationParameters, admissions: list[Admission]
 ) -> dict[str, int] | None:
     sizes = [
-        (parameters.width, parameters.height) if admission.fits else admission.largest
-        for admission in admissions
+        parameters.largest_size if admission.fits else admission.largest for admission in admissions
     ]
     known = [size for size in sizes if size is not None]
     if not known:
@@ -168,8 +167,9 @@ def _check_devices(
     if admissions and not any(admission.fits for admission in admissions):
         best = _largest(parameters, admissions)
         words = "no size does" if best is None else f"{best['width']}x{best['height']} does"
+        width, height = parameters.largest_size
         raise TooLargeForDeviceError(
-            f"{parameters.width}x{parameters.height} px with model {profile.id} fits into no "
+            f"{width}x{height} px with model {profile.id} fits into no "
             f"device of this host; {words}",
             largest_size=best,
         )

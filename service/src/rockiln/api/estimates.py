@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from rockiln.domain.job import JobState
-from rockiln.domain.request import GenerationParameters
+from rockiln.domain.request import GenerationParameters, steps_run
 from rockiln.store.jobs import JobStore
 
 # For the very first job of a host: a small picture on a processor.
@@ -49,10 +49,14 @@ class Estimator:
 
 
 def work(parameters: GenerationParameters) -> float:
-    """Pixels that pass the network: steps x samples x pixels."""
+    """Pixels that pass the network: steps x samples x pixels, over all passes."""
     samples = parameters.num_images * (2 if parameters.guided else 1)
-    pixels = parameters.width * parameters.height
-    return float(parameters.num_inference_steps * samples * pixels)
+    first = steps_run(parameters.num_inference_steps, parameters.strength)
+    pixels = first * parameters.width * parameters.height
+    hires = parameters.hires
+    if hires is not None:
+        pixels += steps_run(hires.num_inference_steps, hires.strength) * hires.width * hires.height
+    return float(samples * pixels)
 
 
 def _rates(samples: Iterable[tuple[GenerationParameters, float]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-Stage = Literal["start", "encode_prompt", "denoise", "decode", "encode"]
+Stage = Literal["start", "encode_prompt", "encode_image", "denoise", "decode", "encode"]
 
 
 class FaultCode(StrEnum):

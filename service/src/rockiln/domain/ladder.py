@@ -126,7 +126,7 @@ def climb(rungs: Rungs, fault: Fault, *, available: Capabilities = ALL_RUNGS) ->
     """
     if fault.code == _C.HOST_OOM:
         return _lighten_host(rungs, available)
-    in_decode = fault.stage in {"decode", "encode"}
+    in_decode = fault.stage in {"encode_image", "decode", "encode"}
     if fault.code in _MIOPEN_FAULTS:
         # MIOpen serves both networks; only decoding can leave it altogether.
         return _decode(rungs, available, _DECODE_FOR_MIOPEN if in_decode else MIOPEN_RUNGS)

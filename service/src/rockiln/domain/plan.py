@@ -140,7 +140,7 @@ def plan(
         dtype=work.dtype,
         placement=_PLACEMENTS[rungs.denoise] if device.kind == "gpu" else "resident",
         channels_last=True,
-        vae_tile_px=memory.tile_px(rungs, parameters.width, parameters.height),
+        vae_tile_px=memory.tile_px(rungs, *parameters.largest_size),
         max_batch_rows=1 if split else rows,
         rungs=rungs,
         sliced_attention=rungs.denoise is not DenoiseRung.FULL
@@ -199,9 +199,7 @@ def _workload(
 
     As many as fit with all weights on the device, at least one.
     """
-    work = Workload(
-        parameters.width, parameters.height, 1, dtype_for(device), guided=parameters.guided
-    )
+    work = Workload(*parameters.largest_size, 1, dtype_for(device), guided=parameters.guided)
     rows = GPU_BATCH_ROWS if device.kind == "gpu" else 1
     while rows > 1:
         wide = replace(work, batch=rows)

@@ -20,6 +20,7 @@ from rockiln.domain.request import (
     PictureFormat,
     steps_run,
 )
+from rockiln.domain.sampling import STEPS_LIMITS
 
 DEFAULT_STRENGTH = 0.8
 _LORA_TAG = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?>")
@@ -76,6 +77,7 @@ def resolve(
     loras = (*(LoraUse(each.name, each.weight) for each in request.loras), *tagged)
     errors += _feature_errors(request, profile, loras)
     errors += _input_errors(request, image, mask)
+    errors += _steps_errors(request, scheduler, steps)
     if strength is not None:
         errors += _strength_errors("strength", steps, strength)
     hires = None
@@ -180,6 +182,12 @@ def _input_errors(
                     "message": "there is no image that it could be for",
                     "hint": "send image too, or leave it out",
                 }
+    if request.image is not None and request.hires is not None:
+        yield {
+            "field": "hires",
+            "message": "a second pass is for pictures drawn from noise",
+            "hint": "send image with the width and height that are wanted",
+        }
     if image and mask and (image.width, image.height) != (mask.width, mask.height):
         yield {
             "field": "mask",
@@ -187,6 +195,20 @@ def _input_errors(
             f"{image.width}x{image.height}",
             "hint": "send both in one size",
         }
+
+
+def _steps_errors(request: GenerationRequest, scheduler: str, steps: int) -> Iterator[_FieldError]:
+    most = STEPS_LIMITS.get(scheduler)
+    second = request.hires.num_inference_steps if request.hires is not None else None
+    asked = {"num_inference_steps": steps, "hires.num_inference_steps": second or 0}
+    for field, count in asked.items():
+        if most is not None and count > most:
+            yield {
+                "field": field,
+                "message": f"{scheduler} takes no more than {most} steps",
+                "limit": {"min": 1, "max": most},
+                "hint": f"use 1 to {most}; 4 to 8 are what it is made for",
+            }
 
 
 def _strength_errors(field: str, steps: int, strength: float) -> Iterator[_FieldError]:

@@ -7,12 +7,19 @@ from typing import Literal, get_args
 DiffusionScheduler = Literal[
     "dpmpp_2m",
     "dpmpp_2m_karras",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_karras",
+    "dpmpp_sde",
+    "dpmpp_sde_karras",
     "ddim",
     "euler",
+    "euler_karras",
     "euler_ancestral",
+    "heun",
     "unipc",
+    "lcm",
 ]
-FlowScheduler = Literal["flow_euler"]
+FlowScheduler = Literal["flow_euler", "flow_heun"]
 SchedulerName = Literal[DiffusionScheduler, FlowScheduler]
 # Which of them a model takes depends on what its network predicts: noise, or a flow.
 DIFFUSION_SCHEDULERS: tuple[str, ...] = get_args(DiffusionScheduler)
@@ -23,12 +30,22 @@ SCHEDULER_NAMES = DIFFUSION_SCHEDULERS + FLOW_SCHEDULERS
 A1111_NAMES: dict[str, tuple[str, str]] = {
     "dpmpp_2m": ("DPM++ 2M", "Uniform"),
     "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
+    "dpmpp_2m_sde": ("DPM++ 2M SDE", "Uniform"),
+    "dpmpp_2m_sde_karras": ("DPM++ 2M SDE", "Karras"),
+    "dpmpp_sde": ("DPM++ SDE", "Uniform"),
+    "dpmpp_sde_karras": ("DPM++ SDE", "Karras"),
     "ddim": ("DDIM", "Uniform"),
     "euler": ("Euler", "Uniform"),
+    "euler_karras": ("Euler", "Karras"),
     "euler_ancestral": ("Euler a", "Uniform"),
+    "heun": ("Heun", "Uniform"),
     "unipc": ("UniPC", "Uniform"),
+    "lcm": ("LCM", "Uniform"),
     "flow_euler": ("Euler", "Simple"),
+    "flow_heun": ("Heun", "Simple"),
 }
+# Most steps of a method that cannot take any number of them.
+STEPS_LIMITS = {"lcm": 50}
 _KARRAS = "karras"
 # Older names of A1111 and k-diffusion's own.
 _OTHER_NAMES = {
@@ -38,7 +55,10 @@ _OTHER_NAMES = {
     "euler ancestral": "euler_ancestral",
     "k_dpmpp_2m": "dpmpp_2m",
     "k_dpmpp_2m_ka": "dpmpp_2m_karras",
+    "k_dpmpp_sde": "dpmpp_sde",
+    "k_heun": "heun",
     "flowmatch euler": "flow_euler",
+    "flowmatch heun": "flow_heun",
 }
 
 

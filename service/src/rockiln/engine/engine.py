@@ -12,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -19,16 +20,18 @@ import torch
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
 from rockiln.domain.fault import Stage
+from rockiln.domain.request import GenerationParameters
 from rockiln.engine.families.interface import Conditioning, PromptText
 from rockiln.engine.faults import fault_of, needs_fresh_process
 from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
 from rockiln.engine.model_shelf import ModelShelf
+from rockiln.engine.passes import Beginning, Pass, PassMaker, passes_of
 from rockiln.engine.picture_file import encode_picture
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
 from rockiln.engine.rows import Row, denoise_step, next_batch, one_by_one
-from rockiln.engine.schedulers import make_scheduler, noise_scale
+from rockiln.engine.start_picture import StartPicture, read_start_picture
 from rockiln.platforms.interface import Device
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
@@ -103,6 +106,8 @@ class Engine:
         self._check_inputs(run)
         job = Job(run, self._shelf.take(run.model, run.plan), Stopwatch(self._device))
         job.open_pictures = len(run.pictures)
+        job.passes = passes_of(run.parameters)
+        job.start = self._start_picture(run.parameters)
         self._jobs[job.id] = job
         job.shelved.policies.align(run.plan)
         job.warnings += text_warnings(job)
@@ -114,9 +119,11 @@ class Engine:
         if unmade:
             self._stage = "encode_prompt"
             with job.watch.measure("encode_prompt"):
-                prompts = self._encode_prompts(job)
+                job.prompts = [self._encode_prompts(job, work) for work in job.passes]
+            if job.start is not None:
+                job.start = self._encode_start(job, job.start)
             for picture in unmade:
-                picture.row = self._prepare_row(picture, prompts)
+                picture.row = self._first_row(picture)
             self._send(protocol.DenoiseStarted(job_id=job.id))
         self._decoding += [picture for picture in pictures if picture.latents is not None]
         self._denoising += unmade
@@ -135,10 +142,30 @@ class Engine:
             raise InvalidRequestError(
                 f"scheduler {parameters.scheduler!r} does not sample model {run.model.id}"
             )
-        if parameters.num_inference_steps < 1:
-            raise InvalidRequestError(f"{parameters.num_inference_steps} steps are none")
+        if parameters.total_steps < 1:
+            raise InvalidRequestError(f"{parameters.total_steps} steps are none")
 
-    def _encode_prompts(self, job: Job) -> Prompts:
+    def _start_picture(self, parameters: GenerationParameters) -> StartPicture | None:
+        if parameters.image is None:
+            return None
+        path = self._artefacts.input_path
+        return read_start_picture(
+            path(parameters.image),
+            None if parameters.mask is None else path(parameters.mask),
+            parameters.width,
+            parameters.height,
+        )
+
+    def _encode_start(self, job: Job, start: StartPicture) -> StartPicture:
+        """With its latents' distribution. It needs less than decoding, and the same rungs help."""
+        self._stage = "encode_image"
+        model = job.shelved.model
+        with job.watch.measure("encode_image"):
+            self._enter(job, "decode")
+            distribution = model.family.encode(model.components, start.as_tensor())
+        return replace(start, distribution=distribution)
+
+    def _encode_prompts(self, job: Job, work: Pass) -> Prompts:
         model, parameters = job.shelved.model, job.run.parameters
         self._enter(job, "encode_prompt")
 
@@ -146,8 +173,8 @@ class Engine:
             prompt = PromptText(
                 text,
                 negative,
-                width=parameters.width,
-                height=parameters.height,
+                width=work.width,
+                height=work.height,
                 guidance_scale=parameters.guidance_scale,
             )
             return model.family.encode_prompt(model.components, prompt)
@@ -161,19 +188,35 @@ class Engine:
             ),
         )
 
-    def _prepare_row(self, picture: Picture, prompts: Prompts) -> Row:
+    def _first_row(self, picture: Picture) -> Row:
         job = picture.job
-        model, parameters, plan = job.shelved.model, job.run.parameters, job.run.plan
-        scheduler = make_scheduler(parameters.scheduler, model.components.scheduler_config)
-        model.family.set_timesteps(
-            model.components,
-            scheduler,
-            parameters.num_inference_steps,
-            parameters.width,
-            parameters.height,
-        )
+        seed = job.run.parameters.picture_seed(picture.index)
         # Noise is drawn on the CPU, so that a seed means the same picture on every device.
-        generator = torch.Generator("cpu").manual_seed(parameters.picture_seed(picture.index))
+        generator = torch.Generator("cpu").manual_seed(seed)
+        maker, work = self._pass_maker(job), job.passes[0]
+        if job.start is None:
+            return self._row(picture, maker.from_noise(work, generator), generator)
+        return self._row(picture, maker.from_picture(work, job.start, generator), generator)
+
+    def _next_pass(self, picture: Picture, done: Row) -> None:
+        """The row of the pass after; the picture stays in the loop."""
+        job = picture.job
+        picture.passes_done += 1
+        beginning = self._pass_maker(job).from_latents(
+            job.passes[picture.passes_done], done.latents, done.generator
+        )
+        picture.row = self._row(picture, beginning, done.generator)
+        picture.row.widest_batch_rows = done.widest_batch_rows
+
+    @staticmethod
+    def _pass_maker(job: Job) -> PassMaker:
+        model = job.shelved.model
+        return PassMaker(model.family, model.components, job.run.parameters.scheduler)
+
+    def _row(self, picture: Picture, beginning: Beginning, generator: torch.Generator) -> Row:
+        job = picture.job
+        parameters, plan = job.run.parameters, job.run.plan
+        prompts = job.prompts[picture.passes_done]
         return Row(
             form=(
                 id(job.shelved),
@@ -181,20 +224,16 @@ class Engine:
                 plan.sliced_attention,
                 plan.split_samples,
             ),
-            latents=model.family.prepare_latents(
-                model.components,
-                parameters.width,
-                parameters.height,
-                generator,
-                noise_scale(scheduler),
-            ),
-            scheduler=scheduler,
+            latents=beginning.latents,
+            scheduler=beginning.scheduler,
             conditioning=prompts.positive,
             negative=prompts.negative,
             guidance_scale=parameters.guidance_scale,
             generator=generator,
             max_batch_rows=plan.max_batch_rows,
             on_step=[partial(self._report_step, picture)],
+            begin=beginning.begin,
+            after_step=beginning.blend,
         )
 
     def _stored_latents(self, job: Job, name: str) -> FinalLatents | None:
@@ -212,9 +251,13 @@ class Engine:
     # denoise
 
     def _report_step(self, picture: Picture, row: Row) -> None:
+        del row
         self._send(
             protocol.StepDone(
-                job_id=picture.job.id, index=picture.index, step=row.position, steps=row.steps
+                job_id=picture.job.id,
+                index=picture.index,
+                step=picture.steps_done,
+                steps=picture.job.run.parameters.total_steps,
             )
         )
 
@@ -239,7 +282,11 @@ class Engine:
             self._fail({picture.job.id for picture in pictures}, error)
             return
         for picture, row in zip(pictures, rows, strict=True):
-            if row.finished:
+            if not row.finished:
+                continue
+            if picture.passes_done + 1 < len(picture.job.passes):
+                self._next_pass(picture, row)
+            else:
                 self._denoising.remove(picture)
                 self._hand_over_latents(picture, row)
 
@@ -276,6 +323,8 @@ class Engine:
             self._enter(job, "decode")
             on_device = latents.latents.to(model.placement.decode_device)
             pixels = to_pixels(model.family.decode(model.components, on_device))
+        if job.start is not None:
+            pixels = job.start.keep_rest(pixels)
         if run.purpose == "warm_up":
             # Its kernels are what was wanted; nobody asked for the picture.
             self._close(picture)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from rockiln.engine.families.interface import Conditioning
 from rockiln.engine.latents_file import FinalLatents
 from rockiln.engine.model_shelf import ShelvedModel
+from rockiln.engine.passes import Pass
 from rockiln.engine.rows import Row
+from rockiln.engine.start_picture import StartPicture
 from rockiln.platforms.interface import Device
 from rockiln.worker.protocol import Run
 
@@ -46,13 +48,22 @@ class Stopwatch:
 
 @dataclass(eq=False)
 class Job:
-    """One Run. ``open_pictures`` counts those not encoded yet."""
+    """One Run.
+
+    Attributes:
+        open_pictures: those not encoded yet.
+        passes, prompts: what each picture goes through, and the conditioning of each pass.
+        start: what they start from, if not from noise.
+    """
 
     run: Run
     shelved: ShelvedModel
     watch: Stopwatch
     warnings: list[str] = field(default_factory=list)
     open_pictures: int = 0
+    passes: list[Pass] = field(default_factory=list)
+    prompts: list[Prompts] = field(default_factory=list)
+    start: StartPicture | None = None
 
     @property
     def id(self) -> str:
@@ -61,13 +72,20 @@ class Job:
 
 @dataclass(eq=False)
 class Picture:
-    """One picture of a job: first a row, then final latents, then a file."""
+    """One picture of a job: first a row for each pass, then final latents, then a file."""
 
     job: Job
     index: int
     watch: Stopwatch
     row: Row | None = None
+    passes_done: int = 0
     latents: FinalLatents | None = None
+
+    @property
+    def steps_done(self) -> int:
+        """Denoising steps, of all passes so far."""
+        before = sum(work.steps for work in self.job.passes[: self.passes_done])
+        return before + (0 if self.row is None else self.row.steps_done)
 
     @property
     def seconds(self) -> dict[str, float]:

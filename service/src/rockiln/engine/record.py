@@ -12,18 +12,10 @@ from typing import Any
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
 from rockiln.domain.request import GenerationParameters
+from rockiln.domain.sampling import A1111_NAMES
 
 RECORD_SCHEMA = 1
 MODEL_HASH_CHARS = 10
-_SAMPLERS: dict[str, tuple[str, str]] = {
-    "dpmpp_2m": ("DPM++ 2M", "Uniform"),
-    "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
-    "ddim": ("DDIM", "Uniform"),
-    "euler": ("Euler", "Uniform"),
-    "euler_ancestral": ("Euler a", "Uniform"),
-    "unipc": ("UniPC", "Uniform"),
-    "flow_euler": ("Euler", "Simple"),
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def parameters_of(record: dict[str, Any]) -> GenerationParameters:
 def parameters_text(record: dict[str, Any]) -> str:
     """The ``parameters`` text in the A1111 layout, which other tools of the field read."""
     asked, model = record["parameters"], record["model"]
-    sampler, schedule = _SAMPLERS[asked["scheduler"]]
+    sampler, schedule = A1111_NAMES[asked["scheduler"]]
     settings = {
         "Steps": asked["num_inference_steps"],
         "Sampler": sampler,

@@ -30,7 +30,9 @@ class Row:
         generator: the row's noise, also for schedulers that draw more on the way.
         max_batch_rows: how many rows may share a forward with it, itself included.
         on_step: called after each step; ``position`` then counts it.
-        position: steps done.
+        begin: place of the first timestep that is done; those before were left out.
+        after_step: changes the latents after each step of the scheduler.
+        position: evaluations done; a scheduler of order 2 needs two for most steps.
         widest_batch_rows: rows in the widest forward so far; 1 means always alone.
     """
 
@@ -43,21 +45,28 @@ class Row:
     generator: torch.Generator
     max_batch_rows: int = 1
     on_step: list[Callable[[Row], None]] = field(default_factory=list)
+    begin: int = 0
+    after_step: Callable[[Row], None] | None = None
     position: int = 0
     widest_batch_rows: int = 0
 
     @property
-    def steps(self) -> int:
-        return len(self.scheduler.timesteps)
+    def evaluations(self) -> int:
+        return len(self.scheduler.timesteps) - self.begin
+
+    @property
+    def steps_done(self) -> int:
+        order = int(self.scheduler.order)
+        return (self.position + order - 1) // order
 
     @property
     def finished(self) -> bool:
-        return self.position >= self.steps
+        return self.position >= self.evaluations
 
     @property
     def timestep(self) -> torch.Tensor:
         """Of the next step, 0-dimensional, in the scheduler's own dtype."""
-        timestep: torch.Tensor = self.scheduler.timesteps[self.position]
+        timestep: torch.Tensor = self.scheduler.timesteps[self.begin + self.position]
         return timestep
 
     def batch_key(self) -> Hashable:
@@ -75,6 +84,8 @@ class Row:
             prediction, self.timestep, self.latents, return_dict=False, **options
         )[0]
         self.position += 1
+        if self.after_step is not None:
+            self.after_step(self)
 
 
 def next_batch(rows: Sequence[Row]) -> list[Row]:

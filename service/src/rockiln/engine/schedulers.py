@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_singlestep import DPMSolverSinglestepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import (
     EulerAncestralDiscreteScheduler,
 )
@@ -18,10 +19,15 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
+from diffusers.schedulers.scheduling_flow_match_heun_discrete import (
+    FlowMatchHeunDiscreteScheduler,
+)
+from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.sampling import FLOW_SCHEDULERS
+from rockiln.domain.sampling import FLOW_SCHEDULERS, STEPS_LIMITS
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,25 @@ class _Recipe:
     fixed: dict[str, Any] = field(default_factory=dict)
 
 
-_DPMPP_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+_ODE = {"algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": False}
+_SDE = {**_ODE, "algorithm_type": "sde-dpmsolver++"}
+_KARRAS = {"use_karras_sigmas": True}
 _RECIPES: dict[str, _Recipe] = {
-    "dpmpp_2m": _Recipe(DPMSolverMultistepScheduler, {**_DPMPP_2M, "use_karras_sigmas": False}),
-    "dpmpp_2m_karras": _Recipe(
-        DPMSolverMultistepScheduler, {**_DPMPP_2M, "use_karras_sigmas": True}
-    ),
+    "dpmpp_2m": _Recipe(DPMSolverMultistepScheduler, _ODE),
+    "dpmpp_2m_karras": _Recipe(DPMSolverMultistepScheduler, _ODE | _KARRAS),
+    "dpmpp_2m_sde": _Recipe(DPMSolverMultistepScheduler, _SDE),
+    "dpmpp_2m_sde_karras": _Recipe(DPMSolverMultistepScheduler, _SDE | _KARRAS),
+    "dpmpp_sde": _Recipe(DPMSolverSinglestepScheduler, _SDE),
+    "dpmpp_sde_karras": _Recipe(DPMSolverSinglestepScheduler, _SDE | _KARRAS),
     "ddim": _Recipe(DDIMScheduler),
-    "euler": _Recipe(EulerDiscreteScheduler),
+    "euler": _Recipe(EulerDiscreteScheduler, {"use_karras_sigmas": False}),
+    "euler_karras": _Recipe(EulerDiscreteScheduler, _KARRAS),
     "euler_ancestral": _Recipe(EulerAncestralDiscreteScheduler),
+    "heun": _Recipe(HeunDiscreteScheduler, {"use_karras_sigmas": False}),
     "unipc": _Recipe(UniPCMultistepScheduler),
+    "lcm": _Recipe(LCMScheduler, {"original_inference_steps": STEPS_LIMITS["lcm"]}),
     "flow_euler": _Recipe(FlowMatchEulerDiscreteScheduler),
+    "flow_heun": _Recipe(FlowMatchHeunDiscreteScheduler),
 }
 # Configs of early checkpoints leave these out or have them wrong; the reference pipeline corrects
 # them on loading in the same way.
@@ -61,7 +75,9 @@ def make_scheduler(name: str, config: dict[str, Any]) -> Any:
     """
     recipe = _RECIPES[name]
     try:
-        corrections = {} if name in FLOW_SCHEDULERS else _CORRECTIONS
+        corrections: dict[str, Any] = {} if name in FLOW_SCHEDULERS else _CORRECTIONS
+        if name == "flow_heun" and config.get("use_dynamic_shifting"):
+            corrections = {"shift": 1.0}  # the picture's size sets it
         return recipe.kind.from_config({**config, **corrections}, **recipe.fixed)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise BrokenModelError(f"scheduler_config.json with {name}: {error}") from error
@@ -71,6 +87,25 @@ def noise_scale(scheduler: Any) -> float | torch.Tensor:
     """Of the first latents; a flow starts from plain noise and its schedulers do not say so."""
     scale: float | torch.Tensor = getattr(scheduler, "init_noise_sigma", 1.0)
     return scale
+
+
+def begin_at(scheduler: Any, steps_left_out: int) -> int:
+    """Leaves out the first steps; the place of the first timestep that is left."""
+    begin = steps_left_out * int(scheduler.order)
+    if begin and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    return begin
+
+
+def add_noise(
+    scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """Clean latents [1, C, h, w] at the noise level of ``timestep``."""
+    if hasattr(scheduler, "scale_noise"):
+        noised: torch.Tensor = scheduler.scale_noise(latents, timestep[None], noise)
+    else:
+        noised = scheduler.add_noise(latents, noise, timestep[None])
+    return noised.to(latents.dtype)
 
 
 def scale_model_input(

@@ -51,6 +51,7 @@ def read_model_folder(folder: Path, root: Path) -> ModelProfile:
         max_side_px=manifest.limits.max_side_px,
         side_grid_px=layout.side_grid_px,
         schedulers=layout.schedulers,
+        features=layout.features,
         component_bytes={name: file.file_bytes for name, file in weights.items()},
         component_parameters={name: file.parameters for name, file in weights.items()},
         architecture=_architecture(folder, layout),

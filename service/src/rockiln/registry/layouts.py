@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from rockiln.domain.model import Feature
 from rockiln.domain.sampling import DIFFUSION_SCHEDULERS, FLOW_SCHEDULERS
 
 Kind = TypeVar("Kind")
@@ -22,6 +23,7 @@ class FamilyLayout:
         weighted: component → (library, class, stem of its weights file).
         plain: components without weights → (library, accepted classes).
         schedulers: names in a request that its networks can be sampled with.
+        features: what else a request may ask of them.
         optional: components that a folder may leave out.
         side_grid_px: sides are multiples of it: an eighth, or patches of two eighths.
     """
@@ -30,6 +32,7 @@ class FamilyLayout:
     weighted: dict[str, Weighted]
     plain: dict[str, Plain]
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
+    features: tuple[Feature, ...] = ("image", "mask", "hires")
     optional: frozenset[str] = frozenset()
     side_grid_px: int = 8
 
@@ -89,6 +92,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
             "tokenizer_3": _T5_TOKENIZER,
         },
         schedulers=FLOW_SCHEDULERS,
+        features=("image", "hires"),
         optional=frozenset({"text_encoder_3", "tokenizer_3"}),
         side_grid_px=16,
     ),
@@ -102,6 +106,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         },
         plain={"tokenizer": _CLIP_TOKENIZER, "tokenizer_2": _T5_TOKENIZER},
         schedulers=FLOW_SCHEDULERS,
+        features=("image", "hires"),
         side_grid_px=16,
     ),
 }

@@ -32,7 +32,7 @@ def choose(job: Job, model: ModelProfile, ready: protocol.Ready, store: Store) -
     predicted = plan(parameters, model, device)
     key = RungKey(
         revision=signature(Path(model.path)),
-        size_bucket=size_bucket(parameters.width, parameters.height),
+        size_bucket=size_bucket(*parameters.largest_size),
         batch=parameters.num_images,
         dtype=predicted.dtype,
         gpu=device.name,

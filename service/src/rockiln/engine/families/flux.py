@@ -21,7 +21,7 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise, grid_px_of
+from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture, grid_px_of
 from rockiln.engine.families.loading import (
     WEIGHTS_OPTIONS,
     check_transformer,
@@ -30,7 +30,7 @@ from rockiln.engine.families.loading import (
     load_t5_tokenizer,
 )
 from rockiln.engine.families.text import past_window, token_ids
-from rockiln.engine.families.timesteps import even_sigmas, size_shift
+from rockiln.engine.families.timesteps import even_sigmas, set_flow_timesteps, size_shift
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.weights import component_weights
@@ -101,12 +101,17 @@ def set_timesteps(
     components: Components, scheduler: Any, steps: int, width: int, height: int
 ) -> None:
     """Even sigmas, moved by the picture's size where the scheduler's config asks for it."""
-    patch_px = grid_px_of(components.modules["vae"]) * _PATCH
-    tokens = (height // patch_px) * (width // patch_px)
-    scheduler.set_timesteps(
+    mu = None
+    if components.scheduler_config.get("use_dynamic_shifting"):
+        patch_px = grid_px_of(components.modules["vae"]) * _PATCH
+        tokens = (height // patch_px) * (width // patch_px)
+        mu = size_shift(components.scheduler_config, tokens, _MAX_SHIFT)
+    set_flow_timesteps(
+        scheduler,
+        steps,
+        components.device,
+        mu=mu,
         sigmas=even_sigmas(steps),
-        mu=size_shift(scheduler, tokens, _MAX_SHIFT),
-        device=components.device,
     )
 
 
@@ -163,6 +168,7 @@ FAMILY = Family(
     set_timesteps=set_timesteps,
     prepare_latents=draw_noise,
     predict=predict,
+    encode=encode_picture,
     decode=decode_latents,
     unconditional_forward=False,
 )

@@ -72,6 +72,7 @@ class Family:
             timesteps.
         predict: latents [B, C, h, w] (scaled by their schedulers), timesteps float32 [B],
             conditioning of B samples → prediction [B, C, h, w].
+        encode: picture [1, 3, height, width] in -1..1 → a distribution to sample latents from.
         decode: latents [1, C, h, w] → picture [1, 3, height, width], nominally in -1..1.
         unconditional_forward: whether guidance is the difference to a forward without the prompt;
             if not, the network is told the scale, and a negative prompt has no effect.
@@ -87,5 +88,6 @@ class Family:
     ]
     set_timesteps: Callable[[Components, Any, int, int, int], None]
     predict: Callable[[Components, torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
+    encode: Callable[[Components, torch.Tensor], Any]
     decode: Callable[[Components, torch.Tensor], torch.Tensor]
     unconditional_forward: bool = True

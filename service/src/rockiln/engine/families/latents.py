@@ -27,6 +27,33 @@ def draw_noise(
     return noise.to(components.device) * noise_scale
 
 
+def encode_picture(components: Components, picture: torch.Tensor) -> Any:
+    """Picture [1, 3, height, width] in -1..1 → a distribution of latents."""
+    vae = components.modules["vae"]
+    weights = next(vae.parameters())
+    return vae.encode(picture.to(weights.device, weights.dtype)).latent_dist
+
+
+def sample_latents(
+    components: Components, distribution: Any, generator: torch.Generator
+) -> torch.Tensor:
+    """Latents [1, C, h, w] as the denoiser has them, on the device."""
+    config = components.modules["vae"].config
+    latents: torch.Tensor = distribution.sample(generator)
+    latents = latents.to(components.device, components.dtype)
+    if config.latents_mean is not None and config.latents_std is not None:
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1).to(latents)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        latents = (latents - mean) * config.scaling_factor / std
+        return latents
+    if config.shift_factor is not None:
+        latents = latents - config.shift_factor
+    latents = latents * config.scaling_factor
+    return latents
+
+
 def decode_latents(components: Components, latents: torch.Tensor) -> torch.Tensor:
     """Latents [1, C, h, w] → picture [1, 3, height, width], in the autoencoder's own dtype."""
     vae = components.modules["vae"]

@@ -17,7 +17,7 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise, grid_px_of
+from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture, grid_px_of
 from rockiln.engine.families.loading import (
     WEIGHTS_OPTIONS,
     check_transformer,
@@ -26,7 +26,7 @@ from rockiln.engine.families.loading import (
     load_t5_tokenizer,
 )
 from rockiln.engine.families.text import past_window, token_ids
-from rockiln.engine.families.timesteps import size_shift
+from rockiln.engine.families.timesteps import set_flow_timesteps, size_shift
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.weights import component_weights
@@ -113,14 +113,14 @@ def set_timesteps(
     components: Components, scheduler: Any, steps: int, width: int, height: int
 ) -> None:
     """Moved by the picture's size where the scheduler's config asks for it."""
-    options = {}
-    if scheduler.config.get("use_dynamic_shifting"):
+    mu = None
+    if components.scheduler_config.get("use_dynamic_shifting"):
         patch_px = grid_px_of(components.modules["vae"]) * (
             components.modules["transformer"].config.patch_size
         )
         tokens = (height // patch_px) * (width // patch_px)
-        options["mu"] = size_shift(scheduler, tokens, _MAX_SHIFT)
-    scheduler.set_timesteps(steps, device=components.device, **options)
+        mu = size_shift(components.scheduler_config, tokens, _MAX_SHIFT)
+    set_flow_timesteps(scheduler, steps, components.device, mu=mu)
 
 
 def predict(
@@ -153,5 +153,6 @@ FAMILY = Family(
     set_timesteps=set_timesteps,
     prepare_latents=draw_noise,
     predict=predict,
+    encode=encode_picture,
     decode=decode_latents,
 )

@@ -17,7 +17,7 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise
+from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture
 from rockiln.engine.families.loading import (
     WEIGHTS_OPTIONS,
     check_unet,
@@ -142,5 +142,6 @@ FAMILY = Family(
     set_timesteps=by_steps,
     prepare_latents=draw_noise,
     predict=predict,
+    encode=encode_picture,
     decode=decode_latents,
 )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+import torch
+from diffusers.schedulers.scheduling_flow_match_heun_discrete import (
+    FlowMatchHeunDiscreteScheduler,
+)
 
 from rockiln.engine.families.interface import Components
 
@@ -15,16 +20,35 @@ def by_steps(components: Components, scheduler: Any, steps: int, width: int, hei
     scheduler.set_timesteps(steps, device=components.device)
 
 
-def size_shift(scheduler: Any, tokens: int, max_shift: float) -> float:
+def size_shift(config: dict[str, Any], tokens: int, max_shift: float) -> float:
     """How far a flow's timesteps move towards noise for a picture of ``tokens`` patches.
 
     A straight line through two points of the scheduler's config, as in the reference pipelines.
     """
-    config = scheduler.config
     low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     base, most = config.get("base_shift", 0.5), config.get("max_shift", max_shift)
     slope = (most - base) / (high - low)
     return float(tokens * slope + (base - slope * low))
+
+
+def set_flow_timesteps(
+    scheduler: Any, steps: int, device: torch.device, *, mu: float | None, **options: Any
+) -> None:
+    """Of a flow.
+
+    Args:
+        mu: how far the timesteps move; None leaves that to the scheduler's config.
+        options: of a scheduler that can be told its sigmas; Heun's has its own.
+    """
+    if not isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
+        given = options if mu is None else {"mu": mu, **options}
+        if "sigmas" not in given:
+            given["num_inference_steps"] = steps
+        scheduler.set_timesteps(device=device, **given)
+        return
+    if mu is not None:
+        scheduler.register_to_config(shift=math.exp(mu))
+    scheduler.set_timesteps(steps, device=device)
 
 
 def even_sigmas(steps: int) -> Any:

@@ -1,0 +1,69 @@
+"""A picture to start from, and its mask: from stored files to what the networks take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from rockiln.domain.errors import InvalidRequestError
+from rockiln.engine.picture_file import Pixels
+
+_MASK_FROM = 128
+
+
+@dataclass(frozen=True)
+class StartPicture:
+    """Read once for all pictures of a job.
+
+    Attributes:
+        pixels: [H, W, 3], resized to the job's size.
+        drawn_anew: [H, W]; None draws all of it anew.
+        distribution: what the encoder made of the pixels; each picture samples its own latents.
+    """
+
+    pixels: Pixels
+    drawn_anew: npt.NDArray[np.bool_] | None
+    distribution: Any = None
+
+    def mask_latents(self, height: int, width: int) -> torch.Tensor | None:
+        """[1, 1, height, width] of 0 and 1; by the nearest pixel, as the reference has it."""
+        if self.drawn_anew is None:
+            return None
+        mask = torch.from_numpy(self.drawn_anew.astype(np.float32))[None, None]
+        return torch.nn.functional.interpolate(mask, size=(height, width))
+
+    def as_tensor(self) -> torch.Tensor:
+        """[1, 3, H, W] in -1..1."""
+        scaled = torch.from_numpy(self.pixels.astype(np.float32) / 255.0)
+        return 2.0 * scaled.permute(2, 0, 1)[None] - 1.0
+
+    def keep_rest(self, drawn: Pixels) -> Pixels:
+        """What was not to be drawn anew, untouched by the autoencoder."""
+        if self.drawn_anew is None:
+            return drawn
+        kept: Pixels = np.where(self.drawn_anew[..., None], drawn, self.pixels)
+        return kept
+
+
+def read_start_picture(image: Path, mask: Path | None, width: int, height: int) -> StartPicture:
+    """The stored files, resized (Lanczos) where they are of another size.
+
+    Raises:
+        InvalidRequestError: a file is gone or cannot be read.
+    """
+    drawn_anew = None if mask is None else _read(mask, "L", width, height) >= _MASK_FROM
+    return StartPicture(_read(image, "RGB", width, height), drawn_anew)
+
+
+def _read(path: Path, mode: str, width: int, height: int) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return np.asarray(image.convert(mode).resize((width, height), Image.Resampling.LANCZOS))
+    except OSError as error:
+        raise InvalidRequestError(f"the stored picture {path.name} cannot be read") from error
