@@ -2,7 +2,7 @@
 
     python store_bad_disk.py DATA_DIR ACKS JOBS fill|injected
 
-fill: before each call the disk is filled up to a few random pages, or has no inode left.
+fill: before each call the disk is filled up to a few random pages.
 injected: system calls fail under strace; nothing is done here to bring it about.
 """
 

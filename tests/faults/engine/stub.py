@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import json
 import os
 import selectors
@@ -139,6 +140,12 @@ class Stub:
             return
         except CancelledError:
             self._send(event="job_ended", job_id=job, outcome="cancelled")
+            return
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._send(event="job_failed", job_id=job, code="storage_full", detail=str(error),
+                       stage="encode")  # fmt: skip
             return
         except FailedError as failure:
             code, detail, *stage = failure.args

@@ -49,6 +49,8 @@ def test_one_working_worker_is_enough() -> None:
 def test_the_disk_floor_itself_is_enough() -> None:
     assert check_disk(10, floor_bytes=10).ok
     assert not check_disk(9, floor_bytes=10).ok
+    assert check_disk(10, floor_bytes=10, free_inodes=1000).ok
+    assert "999 free inodes" in check_disk(10, floor_bytes=10, free_inodes=999).detail
 
 
 def test_the_service_is_ready_when_everything_holds(front: Front) -> None:

@@ -33,6 +33,7 @@ from rockiln.domain.request import (
     says_nothing,
 )
 from rockiln.domain.resolution import InputPicture, resolve
+from rockiln.store.artefacts import INODES_KEPT
 from rockiln.store.records import Job, QueueLimits
 
 # Visible ASCII: what fits into a header and a log line.
@@ -144,6 +145,13 @@ def _check_disk(services: Services) -> None:
             "the data disk has less free space than it must keep",
             free_bytes=free_bytes,
             floor_bytes=floor_bytes,
+        )
+    free_inodes = services.store.artefacts.free_inodes()
+    if free_inodes is not None and free_inodes < INODES_KEPT:
+        raise StorageLowError(
+            "the data disk has fewer free inodes than it must keep",
+            free_inodes=free_inodes,
+            floor_inodes=INODES_KEPT,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rockiln.settings import Settings
+from rockiln.store.artefacts import INODES_KEPT
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.store import Store
 
@@ -26,7 +27,11 @@ class Check:
 def checks(settings: Settings, store: Store, *, now: float) -> list[Check]:
     """Every check, in the order of a repair: the disk, the store, then the worker."""
     return [
-        check_disk(store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes),
+        check_disk(
+            store.artefacts.free_bytes(),
+            floor_bytes=settings.min_free_disk_bytes,
+            free_inodes=store.artefacts.free_inodes(),
+        ),
         check_store(settings, store.database.file),
         check_workers(
             store.workers.all(), now=now, stale_after_seconds=settings.worker_stale_seconds
@@ -34,7 +39,9 @@ def checks(settings: Settings, store: Store, *, now: float) -> list[Check]:
     ]
 
 
-def check_disk(free_bytes: int, *, floor_bytes: int) -> Check:
+def check_disk(free_bytes: int, *, floor_bytes: int, free_inodes: int | None = None) -> Check:
+    if free_inodes is not None and free_inodes < INODES_KEPT:
+        return Check("disk", False, f"{free_inodes} free inodes, the floor is {INODES_KEPT}")
     ok = free_bytes >= floor_bytes
     words = "free bytes are at least" if ok else "free bytes are less than"
     return Check("disk", ok, f"{free_bytes} {words} the floor of {floor_bytes}")

@@ -254,17 +254,16 @@ class Work:
             life.end(row, JobState.FAILED, now)
         elif row.killed_attempts >= max_attempts:
             life.end(row, JobState.QUARANTINED, now)
-        elif (
-            row.counted_attempts >= max_attempts
-            or row.attempt >= max_attempts * UNCOUNTED_ATTEMPTS_FACTOR
+        elif row.counted_attempts >= max_attempts or (
+            row.attempt >= max_attempts * UNCOUNTED_ATTEMPTS_FACTOR
+            and fault.code is not FaultCode.STORAGE_FULL  # only its deadline ends that
         ):
             life.end(row, JobState.FAILED, now)
         else:
             life.drop_lease(row)
             if rungs is not None:
                 row.rungs = rungs.as_dict()
-            at_once = climbed or not fault.counts
-            row.not_before = now if at_once else now + _backoff(row.counted_attempts)
+            row.not_before = now + _pause(row, fault, climbed=climbed)
             life.move(row, JobState.RETRY_WAIT)
             life.tell(
                 row,
@@ -284,6 +283,13 @@ def _run_out(tick: Tick, now: float) -> ColumnElement[bool]:
         and_(by_tick, or_(JobRow.lease_boot != tick.boot, JobRow.lease_ends_tick < tick.seconds)),
         and_(not_(by_tick), JobRow.lease_expires_at < now),
     )
+
+
+def _pause(row: JobRow, fault: Fault, *, climbed: bool) -> float:
+    """Before the next attempt, seconds. What the job is not to blame for is tried at once."""
+    if fault.code is FaultCode.STORAGE_FULL:  # unless somebody has to make room first
+        return _backoff(row.attempt)
+    return 0.0 if climbed or not fault.counts else _backoff(row.counted_attempts)
 
 
 def _backoff(attempts: int) -> float:
