@@ -11,6 +11,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._catalogue import (
     misfits,
     not_selectable,
     select_release,
+    warnings,
     why_not,
     with_lock,
 )
@@ -19,6 +20,11 @@ from ansible_collections.rockiln.host.plugins.module_utils._catalogue import (
 def release_misfits(row: Any, name: str, host: Any) -> list[str]:
     """Why this row does not run on this host."""
     return misfits(name, row, host)
+
+
+def release_warnings(row: Any, name: str, host: Any) -> list[str]:
+    """What is said of this row on this host, though it runs."""
+    return warnings(name, row, host)
 
 
 def by_suite(version: str, suite: str) -> dict[str, str]:
@@ -34,6 +40,7 @@ class FilterModule:
             "select_release": select_release,
             "release_gaps": not_selectable,
             "release_misfits": release_misfits,
+            "release_warnings": release_warnings,
             "releases_passed_over": why_not,
             "with_lock": with_lock,
             "driver_line": driver_line,

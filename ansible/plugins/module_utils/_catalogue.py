@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.rockiln.host.plugins.module_utils._alignment import is_kernel, known_bad
+
 Row = Mapping[str, Any]
 CPU = "cpu"
 OLDEST_PYTHON = (3, 11)
@@ -74,8 +76,9 @@ def state(row: Row) -> str:
 def misfits(name: str, row: Row, host: Mapping[str, Any]) -> list[str]:
     """Why a release does not run on a host; empty where it does.
 
-    ``host``: ``os``, ``os_version``, ``gfx`` (of the chosen GPU, empty for none) and
-    ``driver_line`` (of the vendor's driver; empty for the kernel's own and for none).
+    ``host``: ``os``, ``os_version``, ``gfx`` (of the chosen GPU, empty for none),
+    ``driver_line`` (of the vendor's driver; empty for the kernel's own and for none), ``kernel``
+    and ``dkms`` (the vendor's driver is wanted, or installed and not loaded).
     """
     if row["backend"] == CPU:
         return []
@@ -94,7 +97,47 @@ def misfits(name: str, row: Row, host: Mapping[str, Any]) -> list[str]:
             f"its user space goes with driver lines {window['oldest']} to {window['newest']}, "
             f"and {line} is loaded"
         )
+    reasons += [told(pair) for pair in pairs(row, host) if pair["verdict"] == "fail"]
     return [f"{name}: {reason}" for reason in reasons]
+
+
+def warnings(name: str, row: Row, host: Mapping[str, Any]) -> list[str]:
+    """What is said of a release that is taken by name all the same."""
+    if row["backend"] == CPU:
+        return []
+    found = [told(pair) for pair in pairs(row, host) if pair["verdict"] == "warn"]
+    return [f"{name}: {reason}" for reason in [*unlisted_kernel(row, host), *found]]
+
+
+def pairs(row: Row, host: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Known-bad pairs that this host would make."""
+    return known_bad(
+        row,
+        gfx=host.get("gfx") or "",
+        kernel=host.get("kernel") or "",
+        dkms=bool(host.get("dkms")),
+    )
+
+
+def told(pair: Mapping[str, Any]) -> str:
+    return f"{pair['what']} ({pair['source']})"
+
+
+def unlisted_kernel(row: Row, host: Mapping[str, Any]) -> list[str]:
+    """The vendor names kernels for this system, and this is none of them; empty where it is."""
+    kernel = host.get("kernel") or ""
+    named = [
+        each
+        for entry in row["host_os"]
+        if (entry["name"], entry["version"]) == (host["os"], host["os_version"])
+        for each in entry.get("kernels") or []
+    ]
+    if not kernel or not named or is_kernel(kernel, named):
+        return []
+    return [
+        f"the vendor lists it with kernel {', '.join(named)} of {host['os']} {host['os_version']}, "
+        f"and {kernel} runs"
+    ]
 
 
 def series(window: Mapping[str, Any]) -> list[str]:
@@ -124,6 +167,10 @@ def why_not(releases: Mapping[str, Row], host: Mapping[str, Any]) -> dict[str, l
                 f"{name}: no source says which driver lines go with it, "
                 f"and {host['driver_line']} is loaded; taken only by name"
             )
+        if row["backend"] != CPU:
+            reasons += [
+                f"{name}: {reason}; taken only by name" for reason in unlisted_kernel(row, host)
+            ]
         if reasons:
             found[name] = reasons
     return found

@@ -147,6 +147,19 @@ def test_a_target_that_the_image_lacks(tmp_path: Path) -> None:
     assert verdicts(compare("7.2.4", ROWS["7.2.4"], inside=held, gpu=facts))["gpu"] == "aligned"
 
 
+def test_a_pair_that_is_known_to_fail_is_a_warning_where_it_runs(tmp_path: Path) -> None:
+    """Strix Halo before 7.2.1 (rdna3-5.rst). Words alone, of an older host.json, are no verdict."""
+    pair = {"what": "gfx1151 needs 7.2.1", "when": {"gfx": ["gfx1151"]}, "source": "rdna3-5.rst"}
+    held, facts = inside(tmp_path, "7.2.4"), gpu(tmp_path, "strix_halo")
+    elsewhere = {**pair, "when": {"gfx": ["gfx1100"]}}
+    words = {"what": "words", "source": "old"}
+    for known, verdict in (([pair], "warning"), ([elsewhere], "aligned"), ([words], "aligned")):
+        row = {**ROWS["7.2.4"], "known_bad": known}
+        layers = compare("7.2.4", row, inside=held, gpu=facts)
+        assert verdicts(layers)["known_bad"] == verdict
+    assert "known_bad" not in {each["layer"] for each in mismatches(layers)}
+
+
 def test_a_host_without_a_card_that_computes_on_its_cpu(tmp_path: Path) -> None:
     layers = compare(
         "7.2.4",

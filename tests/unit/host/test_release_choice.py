@@ -24,16 +24,22 @@ SYSTEMS = sorted(
 )
 TARGETS = sorted({gfx for row in RELEASES.values() for gfx in row["gfx"]} | {"gfx906", "gfx1031"})
 
+KERNELS = ["", "5.15.0-1-generic", "6.1.0-9-amd64", "6.8.0-60-generic", "6.17.0-5-generic", "7.0.1"]
+
 hosts = st.builds(
-    lambda system, gfx, line: {
+    lambda system, gfx, line, kernel, dkms: {
         "os": system[0],
         "os_version": system[1],
         "gfx": gfx,
         "driver_line": line,
+        "kernel": kernel,
+        "dkms": dkms,
     },
     st.sampled_from([*SYSTEMS, ("ubuntu", "20.04"), ("fedora", "43")]),
     st.sampled_from(["", *TARGETS]),
     st.sampled_from(["", *DRIVERS]),
+    st.sampled_from(KERNELS),
+    st.booleans(),
 )
 rows = st.sets(st.sampled_from(sorted(RELEASES)), min_size=1).map(
     lambda names: {name: RELEASES[name] for name in RELEASES if name in names | {"cpu"}}
@@ -148,3 +154,55 @@ def test_every_release_that_is_passed_over_says_why() -> None:
     assert all(passed_over.values())
     assert any("preview" in reason for reason in passed_over["7.9.0"])
     assert catalogue.select_release(RELEASES, host) not in passed_over
+
+
+@pytest.mark.parametrize(
+    ("system", "kernel", "chosen"),
+    [
+        ("ubuntu 24.04", "6.8.0-60-generic", "10.0.0"),
+        ("ubuntu 24.04", "6.80.0-1-generic", "7.2.4"),
+        # Between the kernels that the vendor lists: 7.2.4, whose row names none.
+        ("ubuntu 24.04", "6.11.0-26-generic", "7.2.4"),
+        ("debian 12", "6.1.0-37-amd64", "10.0.0"),
+        ("debian 12", "6.12.30+bpo-amd64", "7.2.4"),
+    ],
+)
+def test_kernel_decides_too(system: str, kernel: str, chosen: str) -> None:
+    name, _, version = system.partition(" ")
+    host = {"os": name, "os_version": version, "gfx": "gfx1100", "kernel": kernel}
+    assert catalogue.select_release(RELEASES, host) == chosen
+    row = RELEASES["10.0.0"]
+    said = catalogue.why_not(RELEASES, host).get("10.0.0", [])
+    assert [kernel in each and "taken only by name" in each for each in said] == (
+        [] if chosen == "10.0.0" else [True]
+    )
+    # By name it is taken, and the kernel is said.
+    assert catalogue.misfits("10.0.0", row, host) == []
+    assert len(catalogue.warnings("10.0.0", row, host)) == len(said)
+
+
+def test_pair_that_is_known_to_fail_is_not_installed() -> None:
+    """The vendor's driver does not build for kernel 6.17 (legacy-rocm-build#5624)."""
+    row = RELEASES["7.2.4"]
+    assert {pair["verdict"] for pair in RELEASES["7.1.0"]["known_bad"]} == {"fail", "warn"}
+    host = {
+        "os": "ubuntu",
+        "os_version": "24.04",
+        "gfx": "gfx1100",
+        "kernel": "7.0.0-5-generic",
+        "dkms": True,
+    }
+    (reason,) = catalogue.misfits("7.2.4", row, host)
+    assert "does not build" in reason
+    assert "issues/6193" in reason
+    assert "7.2.4" in catalogue.why_not(RELEASES, host)
+    assert catalogue.misfits("7.2.4", row, host | {"dkms": False}) == []
+    assert catalogue.misfits("7.2.4", row, host | {"kernel": "6.8.0-60-generic"}) == []
+
+
+def test_pair_that_is_only_a_warning_is_said_and_refuses_nothing() -> None:
+    row = RELEASES["6.4.2"]
+    host = {"os": "ubuntu", "os_version": "24.04", "gfx": "gfx1151", "kernel": "6.8.0-60-generic"}
+    assert any("CWSR" in each for each in catalogue.warnings("6.4.2", row, host))
+    assert catalogue.warnings("6.4.2", row, host | {"gfx": "gfx1100"}) == []
+    assert not any("CWSR" in each for each in catalogue.misfits("6.4.2", row, host))

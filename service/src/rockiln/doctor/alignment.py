@@ -8,10 +8,11 @@ brings its user space, and only the driver is shared.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 ALIGNED, MISMATCH, UNKNOWN, NOT_NEEDED = "aligned", "mismatch", "unknown", "not needed"
+WARNING = "warning"  # it may run, and somebody has seen it fail
 LAYERS = (
     "image",
     "rocm",
@@ -24,6 +25,7 @@ LAYERS = (
     "device_nodes",
     "environment",
     "settings",
+    "known_bad",
 )
 REBUILD = "ansible/playbooks/site.yml makes the container anew from the release's image"
 Document = Mapping[str, Any]
@@ -70,6 +72,7 @@ def compare(
         layers.append(driver_layer(row, gpu, drivers or {}, on_cpu=on_cpu))
         layers.append(gpu_layer(row, gpu, inside, on_cpu=on_cpu))
         layers.append(nodes_layer(gpu, on_cpu=on_cpu))
+        layers.append(known_bad_layer(row, gpu, on_cpu=on_cpu))
     if lint is not None:
         layers.append(environment_layer(lint))
     if settings is not None:
@@ -101,7 +104,7 @@ def table(layers: list[dict[str, str]]) -> list[str]:
             f"{each['layer']:{width['layer']}}  {each['verdict']:{width['verdict']}}  "
             f"{each['expected']:{width['expected']}}  {each['actual']}"
         )
-        if each["verdict"] == MISMATCH:
+        if each["verdict"] in {MISMATCH, WARNING}:
             lines.append(f"{'':{width['layer']}}  next: {each['fix']}")
     return lines
 
@@ -219,10 +222,43 @@ def in_tree_layer(expected: str, driver: Document, kernels: list[str]) -> dict[s
     """The kernel's own driver has no line; the row may name kernels."""
     kernel = str(driver["kernel"])
     actual = f"{kernel} (in-tree)"
-    named = any(re.match(rf"{re.escape(str(each))}([.\-]|$)", kernel) for each in kernels)
+    named = is_kernel(kernel, kernels)
     wanted = f"kernel {', '.join(map(str, kernels))}" if kernels else expected
     return layer("driver", wanted, actual, ALIGNED if named else UNKNOWN,
                  "no source says whether this kernel's own driver fits")  # fmt: skip
+
+
+def is_kernel(kernel: str, named: Iterable[Any]) -> bool:
+    """``6.8.0-60-generic`` is a 6.8; ``6.80.0`` is not."""
+    return any(re.match(rf"{re.escape(str(each))}([.\-]|$)", kernel) for each in named)
+
+
+def known_bad(row: Document, *, gfx: str, kernel: str, dkms: bool) -> list[dict[str, Any]]:
+    """Pairs of the row that this host makes: ``what``, ``verdict`` (fail or warn), ``source``.
+
+    Args:
+        dkms: the vendor's driver is wanted, or installed and not loaded.
+    """
+    return [
+        pair
+        for pair in row["known_bad"]
+        if "when" in pair  # a host.json of an older version has words alone
+        and gfx in pair["when"].get("gfx", [gfx])
+        and ("kernels" not in pair["when"] or is_kernel(kernel, pair["when"]["kernels"]))
+        and (dkms or "dkms" not in pair["when"])
+    ]
+
+
+def known_bad_layer(row: Document, gpu: Document, *, on_cpu: bool) -> dict[str, str]:
+    """A warning only: what runs here may be the exception."""
+    driver = gpu["driver"]
+    chosen = next((each["gfx"] for each in gpu["gpus"] if each["uuid"] == gpu["chosen"]), "")
+    idle = bool(driver["dkms_installed"]) and driver["origin"] != "dkms"
+    pairs = known_bad(row, gfx=chosen, kernel=str(driver["kernel"]), dkms=idle)
+    actual = "; ".join(f"{each['what']} ({each['source']})" for each in pairs)
+    verdict = ALIGNED if not pairs else NOT_NEEDED if on_cpu else WARNING
+    return layer("known_bad", "no pair that is known to fail", actual or "so", verdict,
+                 "read the source; another release: -e rocm_catalogue_release=…")  # fmt: skip
 
 
 def gpu_layer(

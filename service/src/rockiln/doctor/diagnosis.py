@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rockiln.doctor.alignment import MISMATCH, told
+from rockiln.doctor.alignment import MISMATCH, WARNING, told
 from rockiln.doctor.kinds import KINDS, Finding, finding
 
 Facts = dict[str, Any]
@@ -153,7 +153,7 @@ def install(facts: Facts) -> Iterator[Finding]:
 
 def alignment(facts: Facts) -> Iterator[Finding]:
     for each in facts["alignment"] or []:
-        if each["verdict"] == MISMATCH:
+        if each["verdict"] in {MISMATCH, WARNING}:
             yield finding(f"alignment.{each['layer']}", told(each), next_step=each["fix"])
 
 

@@ -157,6 +157,8 @@ KINDS: dict[str, Kind] = {
             "settings": "The service is set to another backend than its image's.",
         }.items()
     },
+    "alignment.known_bad": _warning("Somebody saw this pair of host and release fail.",
+                                    "Read the source, or choose another release."),
 }  # fmt: skip
 
 
