@@ -67,9 +67,9 @@ class Reading:
 
 def fetch(url: str, headers: Mapping[str, str] | None = None) -> tuple[bytes, Mapping[str, str]]:
     """Body and headers. Raises SourceError."""
-    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 (checked below)
     if not url.startswith(("https://", "http://127.0.0.1:")):
         raise SourceError(f"{url}: only https is read")
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 (checked)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
             return answer.read(), dict(answer.headers)
