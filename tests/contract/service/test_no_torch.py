@@ -16,6 +16,8 @@ MODULES = [
     "rockiln.cli.main",
     "rockiln.cli.generate",
     "rockiln.cli.serve",
+    "rockiln.fetcher.process",
+    "rockiln.fetcher.child",
     "rockiln.cli.processes",
     "rockiln.telemetry.logs",
 ]

@@ -18,7 +18,10 @@ HIDERS = re.compile(
 )
 REASON = re.compile(r"#|//|<!--")
 # The front: everything that must run where torch is not.
-TORCH_FREE = ("domain", "store", "api", "web", "registry", "worker", "doctor", "telemetry", "cli")
+TORCH_FREE = (
+    "domain", "store", "api", "web", "registry", "fetcher", "worker", "doctor", "telemetry",
+    "cli",
+)  # fmt: skip
 MODULE_LINES_MAX = 400
 
 

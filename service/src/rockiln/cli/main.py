@@ -46,6 +46,14 @@ def worker() -> None:
     raise typer.Exit(run_worker())
 
 
+@app.command("fetcher")
+def fetcher() -> None:
+    """Download the models that were asked for (container entry)."""
+    from rockiln.cli.processes import run_fetcher
+
+    raise typer.Exit(run_fetcher())
+
+
 @app.command("serve")
 def serve(
     listen: Annotated[

@@ -41,6 +41,23 @@ def run_worker() -> int:
         return FAILED
 
 
+def run_fetcher() -> int:
+    """Downloads what the store asks for until told to stop."""
+    from rockiln.fetcher.process import AnotherFetcherError, Fetcher
+    from rockiln.store.schema import StoreRefusedError
+    from rockiln.store.store import Store
+
+    settings = _configured()
+    try:
+        with closing(Store(settings)) as store:
+            store.prepare()
+            Fetcher(settings, store).run()
+    except (StoreRefusedError, AnotherFetcherError, OSError) as error:
+        log.error("fetcher.refused", reason=str(error))
+        return FAILED
+    return 0
+
+
 def migrate_store() -> None:
     """Brings the store to this version."""
     settings = _configured()

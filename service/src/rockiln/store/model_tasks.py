@@ -173,8 +173,12 @@ class ModelTaskStore:
                 row.state, row.detail, row.reason = state, detail, reason
                 row.ended_at = self._clock()
 
-    def lock(self, repository: str, wanted: ModelLock) -> ModelLock:
-        """The pin of a repository: the first one stays, files that it lacks are added."""
+    def lock(self, repository: str, wanted: ModelLock, *, ruled: bool = False) -> ModelLock:
+        """The pin of a repository: the first one stays, files that it lacks are added.
+
+        Args:
+            ruled: the catalogue names this commit, and so another one gives way.
+        """
         with self._database.write() as session:
             self._database.take_turn(session)
             row = session.get(ModelLockRow, repository)
@@ -188,6 +192,8 @@ class ModelTaskStore:
                 session.add(row)
             elif row.commit_id == wanted.commit:
                 row.files = {**wanted.files, **row.files}
+            elif ruled:
+                row.commit_id, row.files, row.at = wanted.commit, wanted.files, self._clock()
             return ModelLock(row.commit_id, dict(row.files))
 
     def locks(self) -> dict[str, ModelLock]:

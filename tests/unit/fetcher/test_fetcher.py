@@ -1,0 +1,337 @@
+"""The fetcher as a process: what it publishes, what it refuses, and what kills leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rockiln.domain.errors import BrokenModelError
+from rockiln.fetcher.download import Download, NoSpaceError, Place
+from rockiln.fetcher.hub import Hub
+from rockiln.registry import Catalogue, load_catalogue
+from rockiln.registry.known_models import known_models
+from rockiln.settings import Settings
+from rockiln.store.model_tasks import ModelLock, ModelTask
+from rockiln.store.store import Store
+from support.front import SOURCE
+from support.hub import FakeHub
+from support.paper_model import write_paper_model
+from support.service import eventually
+
+SD15 = known_models()["sd15"]
+REPOSITORY = SD15.repository or ""
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def weights(size: int) -> bytes:
+    header = json.dumps(
+        {"x": {"dtype": "U8" if size % 4 else "F32", "shape": [size // 4],
+               "data_offsets": [0, size]}}
+    ).encode()  # fmt: skip
+    return len(header).to_bytes(8, "little") + header + os.urandom(size)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A model without weights to speak of, beside what a repository has else."""
+    folder = tmp_path_factory.mktemp("repository") / "paper"
+    write_paper_model(folder)
+    (folder / "rockiln.json").unlink()
+    held = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    return held | {
+        UNET: weights(3 << 20),
+        "v1-5-pruned.ckpt": b"\x80\x02pickle",
+        "safety_checker/pytorch_model.bin": b"PK\x03\x04",
+        "README.md": b"card",
+    }
+
+
+class Running:
+    """A fetcher, its store and its hub."""
+
+    def __init__(self, folder: Path, hub: FakeHub, **changes: Any) -> None:
+        self.hub = hub
+        self.settings = Settings(
+            public_dir=folder / "public",
+            data_dir=folder / "data",
+            hub_endpoint=hub.url,
+            hub_backoff_seconds=0.05,
+            min_free_disk_bytes=0,
+            **changes,
+        )
+        self.log = folder / "fetcher.log"
+        self.store = Store(self.settings)
+        self.store.prepare()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **environment: str) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rockiln", "fetcher"],
+                env={**self.settings.as_environment(), "PYTHONPATH": str(SOURCE), **environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(20)
+            self.process = None
+
+    def close(self) -> None:
+        self.stop()
+        self.store.close()
+
+    def ask(self, kind: Any = "pull", model_id: str = "sd15") -> int:
+        return self.store.model_tasks.ask(model_id, kind, owner="anna").seq
+
+    def ended(self, seq: int) -> ModelTask:
+        def look() -> ModelTask | None:
+            task = self.store.model_tasks.get(seq)
+            return task if task is not None and task.ended else None
+
+        return eventually(look, f"task {seq} ends; {self.log.read_text()[-3000:]}", seconds=40)
+
+    def child(self) -> psutil.Process:
+        assert self.process is not None
+        parent = psutil.Process(self.process.pid)
+        return eventually(lambda: next(iter(parent.children()), None), "a child")
+
+    @property
+    def models(self) -> Path:
+        return self.settings.own_models_dir
+
+
+@pytest.fixture
+def fetcher(tmp_path: Path, repository: dict[str, bytes]) -> Iterator[Callable[..., Running]]:
+    with ExitStack() as stack:
+
+        def make(held: dict[str, bytes] | None = None, **changes: Any) -> Running:
+            name = changes.pop("repository", REPOSITORY)
+            files = {name: dict(repository if held is None else held)}
+            hub = stack.enter_context(FakeHub(files, commit=SD15.commit or ""))
+            running = Running(tmp_path, hub, **changes)
+            stack.callback(running.close)
+            return running
+
+        yield make
+
+
+def test_a_pull_publishes_a_checked_model(fetcher: Callable[..., Running]) -> None:
+    running = fetcher()
+    seq = running.ask()
+    running.start()
+    task = running.ended(seq)
+    assert (task.state, task.detail) == ("done", f"commit {SD15.commit}")
+    assert task.bytes_done == task.bytes_total
+    profile = load_catalogue([running.models]).models["sd15"]
+    assert (profile.title, profile.licence) == (SD15.title, SD15.licence)
+    taken = {path.name for path in (running.models / "sd15").rglob("*") if path.is_file()}
+    assert not {"v1-5-pruned.ckpt", "pytorch_model.bin", "README.md"} & taken
+    lock = running.store.model_tasks.locks()[REPOSITORY]
+    assert lock.commit == SD15.commit
+    assert set(lock.files) >= {UNET, "model_index.json"}
+    checked = running.ended(running.ask("verify"))
+    assert checked.state == "done"
+    with (running.models / "sd15" / UNET).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\0" if running.hub.repositories[REPOSITORY][UNET][-1] else b"\1")
+    damaged = running.ended(running.ask("verify"))
+    assert (damaged.state, damaged.reason) == ("failed", "broken")
+    assert UNET in damaged.detail
+    repaired = running.ended(running.ask("pull"))
+    assert repaired.state == "done"
+    assert running.ended(running.ask("verify")).state == "done"
+    assert running.ended(running.ask("remove")).state == "done"
+    assert not (running.models / "sd15").exists()
+    assert [path.name for path in (running.models / ".downloads").iterdir()] == ["fetcher.lock"]
+
+
+def test_kills_in_the_middle_lose_no_byte(fetcher: Callable[..., Running]) -> None:
+    running = fetcher()
+    running.hub.hold[UNET] = 1 << 20
+    running.start()
+    seq = running.ask()
+    running.hub.holding.wait(30)
+    part = running.models / ".downloads" / "sd15.parts" / UNET.replace("/", "__")
+    eventually(lambda: part.exists() and part.stat().st_size >= 1 << 20, "half of it is there")
+    running.child().send_signal(signal.SIGKILL)  # the child alone: the fetcher starts another
+    eventually(lambda: len(running.hub.ranges(UNET)) >= 2, "it went on")
+    assert running.process is not None
+    child = running.child()
+    running.process.kill()  # then the fetcher: its child goes with it
+    running.process.wait(10)
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()
+    assert not (running.models / "sd15").exists()
+    running.hub.released.set()
+    running.start()
+    assert running.ended(seq).state == "done"
+    assert running.hub.ranges(UNET)[0] == ""
+    assert all(asked.startswith("bytes=") for asked in running.hub.ranges(UNET)[1:])
+    content = (running.models / "sd15" / UNET).read_bytes()
+    assert content == running.hub.repositories[REPOSITORY][UNET]
+
+
+def test_a_child_that_keeps_dying_ends_the_task(
+    fetcher: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = fetcher()
+    broken = tmp_path / "broken"
+    (broken / "sitecustomize").parent.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys, os\nif 'rockiln.fetcher.child' in ' '.join(sys.orig_argv): os.abort()\n"
+    )
+    seq = running.ask()
+    running.start(PYTHONPATH=f"{broken}:{SOURCE}")
+    task = running.ended(seq)
+    assert (task.state, task.reason) == ("failed", "failed")
+    assert "died 3 times" in task.detail
+
+
+def test_a_cancel_leaves_nothing(fetcher: Callable[..., Running]) -> None:
+    running = fetcher()
+    running.hub.hold[UNET] = 1000
+    running.start()
+    seq = running.ask()
+    running.hub.holding.wait(30)
+    running.store.model_tasks.cancel("sd15")
+    running.hub.released.set()
+    assert running.ended(seq).state == "cancelled"
+    assert not (running.models / ".downloads" / "sd15").exists()
+    assert not (running.models / ".downloads" / "sd15.parts").exists()
+
+
+def test_gated_models_name_the_page_and_the_command(fetcher: Callable[..., Running]) -> None:
+    running = fetcher()
+    running.hub.gated.add(REPOSITORY)
+    running.start()
+    task = running.ended(running.ask())
+    assert (task.state, task.reason) == ("failed", "gated")
+    assert SD15.page in task.detail
+    assert "rockiln models pull sd15 --accept-licence" in task.detail
+    running.stop()
+    running.start(ROCKILN_HUB_TOKEN=running.hub.token)
+    assert running.ended(running.ask()).state == "done"
+    sign = running.store.model_tasks.fetcher()
+    assert sign is not None
+    assert sign.has_token
+    assert running.hub.token not in running.log.read_text()
+
+
+def spoil(name: str, content: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda held: held | {name: content}
+
+
+def download(hub: FakeHub, models: Path, **changes: Any) -> ModelLock:
+    return Download(
+        hub=Hub(hub.url, None, stall_seconds=5),
+        model=SD15,
+        place=Place(models),
+        pinned_commit=SD15.commit,
+        pin=lambda lock: lock,
+        progress=lambda _done, _total: None,
+        **{"keep_free_bytes": 0, "backoff_seconds": 0, **changes},
+    ).run()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda held: {n: v for n, v in held.items() if n != UNET}, "lacks unet"),
+        (spoil("unet/config.json", b'{"auto_map": {"x": "y"}}'), "auto_map"),
+        (spoil(UNET, b"\x80\x02not safetensors"), "header over"),
+        (spoil("model_index.json", b"{}"), "pipeline"),
+        (spoil("tokenizer/vocab.json", b"PK\x03\x04"), "archive"),
+        (lambda _: {}, "lacks model_index.json"),
+    ],
+)
+def test_what_the_gate_refuses_is_never_served(
+    repository: dict[str, bytes],
+    tmp_path: Path,
+    change: Callable[[dict[str, bytes]], dict[str, bytes]],
+    words: str,
+) -> None:
+    with (
+        FakeHub({REPOSITORY: change(repository)}, commit=SD15.commit or "") as hub,
+        pytest.raises(BrokenModelError, match=words),
+    ):
+        download(hub, tmp_path)
+    assert load_catalogue([tmp_path]) == Catalogue()
+
+
+def test_a_full_disk_is_seen_before_the_first_byte(
+    repository: dict[str, bytes], tmp_path: Path
+) -> None:
+    with FakeHub({REPOSITORY: repository}, commit=SD15.commit or "") as hub:
+        with pytest.raises(NoSpaceError, match="make room"):
+            download(hub, tmp_path, keep_free_bytes=1 << 60)
+        assert hub.ranges(UNET) == []
+
+
+def test_a_cache_of_the_hubs_own_library_is_used(
+    repository: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
+    snapshot = folder / "snapshots" / (SD15.commit or "") / UNET
+    snapshot.parent.mkdir(parents=True)
+    (folder / "blobs").mkdir()
+    (folder / "blobs" / "unet").write_bytes(repository[UNET])
+    snapshot.symlink_to(folder / "blobs" / "unet")
+    with FakeHub({REPOSITORY: repository}, commit=SD15.commit or "") as hub:
+        download(hub, tmp_path / "models", hub_cache=tmp_path / "hub")
+        assert hub.ranges(UNET) == []
+        snapshot.unlink()
+        (tmp_path / "elsewhere").write_bytes(repository[UNET])
+        snapshot.symlink_to(tmp_path / "elsewhere")  # a link that leads out is not followed
+        download(hub, tmp_path / "others", hub_cache=tmp_path / "hub")
+        assert hub.ranges(UNET) == [""]
+
+
+def test_the_commit_of_the_first_pull_is_pinned(fetcher: Callable[..., Running]) -> None:
+    sd21 = known_models()["sd21"]
+    assert sd21.commit is None
+    running = fetcher(repository=sd21.repository)
+    running.start()
+    assert running.ended(running.ask(model_id="sd21")).state == "done"
+    lock = running.store.model_tasks.locks()[sd21.repository or ""]
+    running.ended(running.ask("remove", "sd21"))
+    running.hub.commit = "f" * 40  # upstream moves on, and the pinned commit is gone
+    task = running.ended(running.ask(model_id="sd21"))
+    assert (task.state, "RevisionNotFound" in task.detail) == ("failed", True)
+    running.hub.commit = lock.commit
+    running.hub.repositories[sd21.repository or ""][UNET] = weights(4000)
+    task = running.ended(running.ask(model_id="sd21"))
+    assert (task.state, task.reason) == ("failed", "broken")
+    assert "pinned is" in task.detail
+
+
+def test_one_fetcher_for_one_folder(fetcher: Callable[..., Running]) -> None:
+    running = fetcher()
+    running.start()
+    eventually(running.store.model_tasks.fetcher, "it says that it is there")
+    second = subprocess.run(
+        [sys.executable, "-m", "rockiln", "fetcher"],
+        env={**running.settings.as_environment(), "PYTHONPATH": str(SOURCE)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert second.returncode == 1
+    assert "another fetcher" in second.stdout + second.stderr
