@@ -97,6 +97,33 @@ def test_a_job_that_has_ended_cannot_be_cancelled(front: Front) -> None:
     assert (answer.status_code, answer.get_json()["state"]) == (409, "done")
 
 
+@pytest.mark.parametrize("reached", ["accepted", "leased", "done"])
+def test_a_purged_job_is_gone_for_good(front: Front, reached: str) -> None:
+    job_id = front.submit()
+    if reached != "accepted":
+        leased = front.hand.lease()
+        if reached == "done":
+            front.hand.finish(leased)
+        else:
+            assert not front.store.jobs.renew(leased[0], seconds=10)
+    assert front.client.delete(f"/jobs/{job_id}?purge=true").status_code == 204
+    for address in (f"/jobs/{job_id}", f"/jobs/{job_id}/artefacts/0", f"/jobs/{job_id}/events"):
+        assert front.client.get(address).status_code == 404
+    assert front.client.delete(f"/jobs/{job_id}?purge=true").status_code == 404
+    assert front.client.get("/jobs").get_json()["jobs"] == []
+    if reached == "leased":  # the worker is told to drop it
+        assert front.store.jobs.renew(leased[0], seconds=10)
+        front.store.jobs.record_cancelled(leased[0])
+    assert front.store.deletion.finish(fresh_seconds=0) == 1
+    assert list(front.settings.artefacts_dir.glob("pictures/*/*")) == []
+
+
+def test_what_purge_takes_is_told(front: Front) -> None:
+    answer = front.client.delete(f"/jobs/{front.submit()}?purge=perhaps")
+    assert answer.status_code == 400
+    assert answer.get_json()["errors"][0]["field"] == "purge"
+
+
 def test_a_picture_may_be_kept_for_ever_and_read_in_parts(front: Front) -> None:
     job_id = front.submit()
     front.hand.finish(front.hand.lease())

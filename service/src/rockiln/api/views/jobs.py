@@ -53,6 +53,20 @@ class JobsQuery(BaseModel):
     state: Annotated[PublicState | None, Field(description="Only jobs in this state.")] = None
 
 
+class DeletionQuery(BaseModel):
+    """Parameters of a deletion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    purge: Annotated[
+        bool,
+        Field(
+            description="Delete the job with its pictures and its log, whatever its state. Without "
+            "it a job that has just ended keeps its pictures: 409."
+        ),
+    ] = False
+
+
 class EventsQuery(BaseModel):
     """Parameters of a job's log."""
 
@@ -196,27 +210,44 @@ def _last_event_id(query: EventsQuery) -> int:
 @blueprint.delete("/jobs/<job_id>")
 @describe(
     Operation(
-        summary="Cancel a job",
+        summary="Cancel a job, or delete it for good",
         description="A waiting job ends at once; a running one at its next step.",
+        query=DeletionQuery,
         answers={
             200: Answered("It is cancelled.", {"application/json": JobDocument}),
             202: Answered("The worker was asked to drop it.", {"application/json": JobDocument}),
+            204: Answered("It is deleted, as `purge` asked."),
         },
-        problems=("unknown-job", "job-not-cancellable", "store-unavailable"),
+        problems=("invalid-request", "unknown-job", "job-not-cancellable", "store-unavailable"),
     )
 )
-def cancel_job(job_id: str) -> Response:
-    job = cancel(find_job(job_id))
+def delete_job(job_id: str) -> Response:
+    query = validate(DeletionQuery, _query_parameters())
+    job = find_job(job_id)
+    if query.purge:
+        purge(job)
+        return Response(status=204)
+    job = cancel(job)
     return answer(job_document(job), 200 if job.ended else 202)
 
 
 def cancel(job: Job) -> Job:
     """Cancels, and tells everybody who may be concerned. Raises JobNotCancellableError."""
+    cancelled = services().store.jobs.cancel(job.id)
+    _wake_all()
+    return cancelled
+
+
+def purge(job: Job) -> None:
+    """Deletes for good, whatever its state. A worker takes the files away within a minute."""
+    services().store.deletion.mark(job.id)
+    _wake_all()
+
+
+def _wake_all() -> None:
     store = services().store
-    cancelled = store.jobs.cancel(job.id)
     store.wake("worker")
     store.wake("api")
-    return cancelled
 
 
 @blueprint.get("/jobs/<job_id>/artefacts/<index>")
