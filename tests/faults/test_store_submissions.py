@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -16,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from rockiln.settings import Settings
 from rockiln.store import submissions
 from rockiln.store.store import Store
+from support.half_open import HalfOpenLine
 from support.parameters import parameters
 from support.postgres import PostgresServer
 from support.service import eventually
@@ -104,64 +107,113 @@ def _went_on(made: list[str], errors: list[BaseException], seen: int) -> bool:
     return len(made) > seen or bool(errors)
 
 
+class Traffic:
+    """Two clients and a worker on one store, until the block ends."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.made: list[str] = []
+        self._accepted = [dict[int, str](), dict[int, str]()]
+        self._errors: list[BaseException] = []
+        self._stop = threading.Event()
+        clients = [partial(_service, store, self._accepted[n], self._stop, n) for n in range(2)]
+        self._threads = [
+            threading.Thread(target=self._guarded, args=[do]) for do in (*clients, self._make)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def goes_on(self) -> None:
+        seen = len(self.made)
+        eventually(partial(_went_on, self.made, self._errors, seen), "the worker goes on")
+
+    def check(self) -> dict[str, int]:
+        """Nothing was lost, nothing was done twice. Returns what was counted."""
+        made, store = self.made, self.store
+        assert self._errors == []
+        ids = {job_id for answers in self._accepted for job_id in answers.values()}
+        held = {job.id: job for job in store.jobs.page(limit=100_000)}
+        assert ids <= set(held)
+        keys = sum(map(len, self._accepted))
+        assert len(held) - keys in {0, 1, 2}  # what was sent last and not heard of
+        assert len(made) == len(set(made))
+        assert [job for job in made if held[job].state != "done"] == []
+        events = store.events.after(None, 0, 1_000_000)
+        published_events = [event.job_id for event in events if event.kind == "published"]
+        assert len(published_events) == len(set(published_events))  # nothing was published twice
+        assert published(store, make_job(store, seed=5))
+        return {"accepted": len(ids), "made": len(made), "lost": len(ids - set(held))}
+
+    def _make(self) -> None:
+        while not self._stop.is_set():
+            leased = self.store.jobs.lease_next(worker="w", seconds=600)
+            if leased is not None:
+                self.made.append(work(self.store, *leased).id)
+
+    def _guarded(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except BaseException as error:  # noqa: BLE001 (the check raises it)
+            self._errors.append(error)
+
+
 def test_connections_cut_again_and_again_lose_and_double_nothing(
     postgres: PostgresServer,
     tmp_path: Path,
     sizes: Callable[[int, int], int],
     figures: Callable[..., None],
 ) -> None:
-    """Two clients and a worker; connections are ended, and once the server crashes."""
+    """Connections are ended, and once the server crashes."""
     url = postgres.new_database()
     store = Store(Settings(public_dir=tmp_path, data_dir=tmp_path / "data", database_url=url))
     store.prepare()
-    stop, accepted = threading.Event(), [dict[int, str](), dict[int, str]()]
-    made: list[str] = []
-
-    def maker() -> None:
-        while not stop.is_set():
-            leased = store.jobs.lease_next(worker="w", seconds=600)
-            if leased is not None:
-                made.append(work(store, *leased).id)
-
-    errors: list[BaseException] = []
-
-    def guarded(do: Callable[[], None]) -> None:
-        try:
-            do()
-        except BaseException as error:  # noqa: BLE001 (it is raised below)
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=guarded, args=[partial(_service, store, accepted[n], stop, n)])
-        for n in range(2)
-    ]
-    threads.append(threading.Thread(target=guarded, args=[maker]))
-    for thread in threads:
-        thread.start()
     cuts, rounds = 0, sizes(20, 200)
-    try:
+    with Traffic(store) as traffic:
         for number in range(rounds):
-            seen = len(made)
-            eventually(partial(_went_on, made, errors, seen), "the worker goes on")
+            traffic.goes_on()
             cuts += postgres.cut_connections()
             if number == rounds // 2:
                 postgres.stop(signal.SIGQUIT)
                 postgres.start()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert errors == []
-    ids = {job_id for answers in accepted for job_id in answers.values()}
-    held = {job.id: job for job in store.jobs.page(limit=100_000)}
-    figures(cuts=cuts, crashes=1, accepted=len(ids), made=len(made), lost=len(ids - set(held)))
-    assert ids <= set(held)
-    keys = sum(map(len, accepted))
-    assert len(held) - keys in {0, 1, 2}  # what was sent last and not heard of
-    assert len(made) == len(set(made))
-    assert [job for job in made if held[job].state != "done"] == []
-    events = store.events.after(None, 0, 1_000_000)
-    published_events = [event.job_id for event in events if event.kind == "published"]
-    assert len(published_events) == len(set(published_events))  # nothing was published twice
-    assert published(store, make_job(store, seed=5))
+    figures(cuts=cuts, crashes=1, **traffic.check())
     store.close()
+
+
+def test_lines_that_stall_half_open_are_given_up_in_time(
+    postgres: PostgresServer,
+    tmp_path: Path,
+    sizes: Callable[[int, int], int],
+    figures: Callable[..., None],
+) -> None:
+    """R23: a line that carries nothing any more, and that neither end sees closed."""
+    url = postgres.new_database()
+    with HalfOpenLine(postgres.socket_file) as line:
+        settings = Settings(
+            public_dir=tmp_path,
+            data_dir=tmp_path / "data",
+            database_url=line.address(url),
+            database_answer_seconds=2.0,
+        )
+        store = Store(settings)
+        store.prepare()
+        stalled, waits = 0, []
+        with Traffic(store) as traffic:
+            for number in range(sizes(2, 20)):
+                traffic.goes_on()
+                stalled += line.swallow(new_ones=number == 0)
+                if number == 0:  # all of it, for 5 s
+                    time.sleep(5)
+                    line.resume()
+                began = time.monotonic()
+                traffic.goes_on()
+                waits.append(time.monotonic() - began)
+        figures(stalled=stalled, longest_wait=f"{max(waits):.1f}s", **traffic.check())
+        store.close()

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from rockiln.domain.engine_variables import check_variables
+from rockiln.store.postgresql import ANSWER_SECONDS
 
 ENV_PREFIX = "ROCKILN_"
 DEFAULT_PUBLIC_DIR = Path("/etc/rockiln/public")
@@ -73,6 +74,11 @@ class Settings(BaseSettings):
     database_url_file: Path | None = Field(
         default=None,
         description="A file with that address, such as one in /etc/rockiln/secrets.",
+    )
+    database_answer_seconds: float = Field(
+        default=ANSWER_SECONDS,
+        gt=0,
+        description="A PostgreSQL that is silent for it is called anew.",
     )
     keep_jobs_days: float | None = Field(
         default=None, gt=0, description="Ended jobs and their pictures. Default: for ever."

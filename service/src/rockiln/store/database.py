@@ -16,6 +16,8 @@ from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
+from rockiln.store.postgresql import ANSWER_SECONDS, CONNECT_ARGUMENTS, bounded_connect
+
 log = structlog.get_logger()
 
 P = ParamSpec("P")
@@ -28,36 +30,21 @@ _EVENT_LOCK = 7_262_001
 MIGRATION_LOCK = 7_262_002
 # Waits between tries of a transaction whose connection was lost: 5 s of outage are sat out.
 RETRY_PAUSES_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0)
-# A serialization failure, a deadlock, a server that is starting or stopping: nothing was changed.
-_PASSING_STATES = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "53300"})
-# Nothing here runs for seconds: a server or a line that stalls is left for another connection.
-_POSTGRESQL = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-    "application_name": "rockiln",
-    "options": " ".join(
-        f"-c {setting}"
-        for setting in (
-            "synchronous_commit=on",  # a commit is on disk before 202 is sent
-            "statement_timeout=20s",
-            "lock_timeout=10s",
-            "idle_in_transaction_session_timeout=30s",
-            "default_transaction_isolation=read\\ committed",
-        )
-    ),
-}
+# A serialization failure, a deadlock, a lock that another holds, a server that is starting or
+# stopping: nothing was changed.
+_PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"})
 
 
 class Database:
     """One database. A read sees one moment; a write is all there or not at all.
 
     On SQLite a write holds the write lock from its first line.
+
+    Args:
+        answer_seconds: a server that says nothing for so long is left for another connection.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
             self.engine = create_engine(
@@ -66,9 +53,10 @@ class Database:
                 max_overflow=56,
                 pool_timeout=10,
                 pool_pre_ping=True,
-                connect_args=_POSTGRESQL,
+                connect_args=CONNECT_ARGUMENTS,
                 hide_parameters=True,  # prompts and keys belong in no log
             )
+            event.listen(self.engine, "do_connect", bounded_connect(answer_seconds))
         else:
             self.engine = create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             event.listen(self.engine, "connect", _prepare_sqlite)
@@ -161,7 +149,17 @@ class Database:
                 continue
             if status != "in progress":
                 return bool(status == "committed")
+            self._end_transaction(number)
         raise CommitUnknownError("the server does not tell what became of a change") from last
+
+    def _end_transaction(self, number: str) -> None:
+        """Of a line that is lost and that the server has not missed yet; it keeps its locks."""
+        query = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE backend_xid = CAST(CAST(:number AS xid8) AS xid)"
+        )
+        with self.engine.connect() as connection:
+            connection.execute(query, {"number": number})
 
     def close(self) -> None:
         self.engine.dispose()

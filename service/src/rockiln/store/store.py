@@ -28,7 +28,9 @@ class Store:
         self._folder = settings.store_dir
         self._wake_folder = settings.store_dir / "wake"
         self._in_use = InUse(settings.store_dir)
-        self.database = Database(settings.resolve_database_url())
+        self.database = Database(
+            settings.resolve_database_url(), answer_seconds=settings.database_answer_seconds
+        )
         self.jobs = JobStore(self.database)
         self.workers = WorkerStore(self.database)
         self.events = EventStore(self.database)
