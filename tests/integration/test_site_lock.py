@@ -79,8 +79,9 @@ class Site:
                     )
 
     def lock(self) -> dict[str, Any]:
-        found: dict[str, Any] = yaml.safe_load((self.folder / "rockiln.lock.yml").read_text())
-        return found["rocm_catalogue_lock"]
+        text = (self.folder / "rockiln.lock.yml").read_text()
+        found: dict[str, Any] = yaml.safe_load(text)["rocm_catalogue_lock"]
+        return found
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ def run_play(playbook: Path, *options: str, roles: Path | None = None) -> tuple[
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"}
     if roles:
         environment["ANSIBLE_ROLES_PATH"] = str(roles)
-    command = [Path(sys.executable).parent / "ansible-playbook", "-e", "ansible_become=false"]
+    program = str(Path(sys.executable).parent / "ansible-playbook")
     done = subprocess.run(
-        [*command, playbook, *options],
+        [program, "-e", "ansible_become=false", str(playbook), *options],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -27,12 +27,11 @@ def facts_of(name: str, tmp_path: Path, wanted: str = "") -> dict[str, Any]:
 def seen_and_expected(name: str, tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides a host's class, as it is read and as it should be."""
     facts, expected = facts_of(name, tmp_path), load_host(name)["expect"]
-    wanted = expected["gpus"]
+    wanted: list[dict[str, Any]] = expected["gpus"]
+    found: list[dict[str, Any]] = facts["gpus"]
+    paired = zip_longest(found, wanted, fillvalue=dict[str, Any]())
     seen = {
-        "gpus": [
-            {key: gpu.get(key) for key in (want or gpu)}
-            for gpu, want in zip_longest(facts["gpus"], wanted, fillvalue={})
-        ],
+        "gpus": [{key: gpu.get(key) for key in (want or gpu)} for gpu, want in paired],
         "chosen": facts["chosen"],
         "origin": facts["driver"]["origin"],
         "problems": sorted(each["id"] for each in facts["problems"]),
