@@ -1,7 +1,8 @@
-"""Models that appear while the api runs."""
+"""Models that appear and go while the api runs."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from rockiln.api.model_list import ModelList
@@ -15,7 +16,7 @@ class Clock:
         return self.now
 
 
-def test_the_first_model_of_a_host_is_found_without_a_restart(tmp_path: Path) -> None:
+def test_models_that_come_and_go_are_seen_without_a_restart(tmp_path: Path) -> None:
     clock = Clock()
     models = ModelList([tmp_path], monotonic=clock)
     assert not models.current().models
@@ -23,12 +24,24 @@ def test_the_first_model_of_a_host_is_found_without_a_restart(tmp_path: Path) ->
     assert not models.current().models  # it does not look at every request
     clock.now = 10
     assert list(models.current().models) == ["paper"]
+    write_paper_model(tmp_path / ".downloads" / "later")
+    clock.now = 20
+    assert list(models.current().models) == ["paper"]
+    (tmp_path / ".downloads" / "later").rename(tmp_path / "later")
+    clock.now = 30
+    assert sorted(models.current().models) == ["later", "paper"]
+    shutil.rmtree(tmp_path / "paper")
+    clock.now = 40
+    assert list(models.current().models) == ["later"]
+    (tmp_path / "later" / "unet" / "config.json").write_text("[]")
+    clock.now = 50
+    assert list(models.current().broken) == ["later"]
 
 
-def test_a_model_that_the_worker_has_not_read_is_not_offered(tmp_path: Path) -> None:
+def test_nothing_is_read_again_while_nothing_changes(tmp_path: Path) -> None:
     clock = Clock()
     write_paper_model(tmp_path / "paper")
     models = ModelList([tmp_path], monotonic=clock)
-    write_paper_model(tmp_path / "later")
-    clock.now = 10
-    assert list(models.current().models) == ["paper"]
+    first = models.current()
+    clock.now = 100
+    assert models.current() is first

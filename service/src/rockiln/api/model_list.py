@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rockiln.registry import Catalogue, load_catalogue
+from rockiln.registry.revision import signature
 
 _LOOK_AGAIN_SECONDS = 2.0
 
 
 class ModelList:
-    """Read once, as the worker does; read again only while there is no model at all.
+    """Read once, and again after a folder appeared, went or changed.
 
-    A model that the worker has not read yet must not be offered: its jobs would fail.
+    The worker reads its folders anew for a model that it does not know.
 
     Args:
         catalogue: what was read already, if it was.
@@ -29,12 +30,24 @@ class ModelList:
     ) -> None:
         self._model_dirs = model_dirs
         self._monotonic = monotonic
+        self._seen = self._look()
         self._catalogue = load_catalogue(model_dirs) if catalogue is None else catalogue
-        self._read_monotonic = monotonic()
+        self._looked_monotonic = monotonic()
 
     def current(self) -> Catalogue:
-        age_seconds = self._monotonic() - self._read_monotonic
-        if not self._catalogue.models and age_seconds >= _LOOK_AGAIN_SECONDS:
-            self._read_monotonic = self._monotonic()
-            self._catalogue = load_catalogue(self._model_dirs)
+        if self._monotonic() - self._looked_monotonic >= _LOOK_AGAIN_SECONDS:
+            self._looked_monotonic = self._monotonic()
+            seen = self._look()
+            if seen != self._seen:
+                self._seen, self._catalogue = seen, load_catalogue(self._model_dirs)
         return self._catalogue
+
+    def _look(self) -> frozenset[str]:
+        """Changes with any file of a model; no file is opened."""
+        return frozenset(
+            signature(folder)
+            for root in self._model_dirs
+            if root.is_dir()
+            for folder in root.iterdir()
+            if folder.is_dir() and not folder.name.startswith(".")
+        )

@@ -12,6 +12,14 @@ RockilnError
 ├── TooLargeForDeviceError     no rung fits the request into any device of this host
 ├── QuarantinedRequestError    requests like this one killed engines; refused for a while
 ├── BrokenModelError           the model's files are not what they should be
+├── GatedModelError            its licence is not accepted, or the fetcher has no token
+├── UnsupportedModelError      known, and this version cannot run it
+├── ModelInstalledError        it is here already
+├── ModelElsewhereError        its files are not in this service's own folder
+├── ModelInUseError            jobs that are not done use it
+├── ModelBusyError             something else is being done with it
+├── NothingToCancelError       nothing is being done with it
+├── NoSpaceForModelError       the disk does not hold it
 ├── IllegalTransitionError     a bug: the life of a job has no such step
 └── LeaseLostError             another attempt owns the job; what this one did is void
 """
@@ -78,6 +86,38 @@ class StorageLowError(RockilnError):
 
 class BrokenModelError(RockilnError):
     """A model folder that cannot be used; the detail says which file and why."""
+
+
+class GatedModelError(RockilnError):
+    """Members: ``licence``, ``licence_page``, ``command`` to type once it is accepted."""
+
+
+class UnsupportedModelError(RockilnError):
+    """A known model whose family this version does not have."""
+
+
+class ModelInstalledError(RockilnError):
+    """A download of what is here."""
+
+
+class ModelElsewhereError(RockilnError):
+    """A model that ships with the service, or lies in a folder that is not to be changed."""
+
+
+class ModelInUseError(RockilnError):
+    """Members: ``jobs``, how many."""
+
+
+class ModelBusyError(RockilnError):
+    """Members: ``task_kind``, what is being done with the model."""
+
+
+class NothingToCancelError(RockilnError):
+    """No download of that model is open."""
+
+
+class NoSpaceForModelError(RockilnError):
+    """Members: ``needed_bytes`` and ``free_bytes``."""
 
 
 class IllegalTransitionError(RockilnError):

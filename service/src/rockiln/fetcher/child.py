@@ -125,7 +125,9 @@ def _verify(settings: Settings, store: Store, task: ModelTask) -> str:
 
 
 def _remove(settings: Settings, store: Store, task: ModelTask) -> str:
-    del store
+    jobs = store.jobs.open_jobs_of(task.model_id)
+    if jobs:
+        raise HubError(f"{jobs} jobs that came in meanwhile use it")
     place = Place(settings.own_models_dir)
     if place.model(task.model_id).exists():
         retire(place, task.model_id)

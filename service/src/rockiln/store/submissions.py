@@ -139,6 +139,17 @@ class Submissions:
     def queue(self) -> Queue:
         """What waits and what runs, of everybody."""
         with self._database.read() as session:
+    def open_jobs_of(self, model_id: str) -> int:
+        """How many jobs that are not done use a model."""
+        states = [state.value for state in JobState if state not in FINAL_STATES]
+        query = (
+            select(func.count())
+            .select_from(JobRow)
+            .where(JobRow.state.in_(states), JobRow.parameters["model"].as_string() == model_id)
+        )
+        with self._database.read() as session:
+            return session.scalar(query) or 0
+
             waiting, waiting_seconds = _load(session, JobRow.state.in_(WAITING_STATES))
             running, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
         return Queue(waiting, running, waiting_seconds, running_seconds)
