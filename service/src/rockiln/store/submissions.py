@@ -129,16 +129,6 @@ class Submissions:
         with self._database.read() as session:
             return set(session.scalars(query))
 
-    def counts(self) -> dict[str, int]:
-        """Kept jobs per state."""
-        query = select(JobRow.state, func.count()).where(_NOT_DELETED).group_by(JobRow.state)
-        with self._database.read() as session:
-            found = {state: count for state, count in session.execute(query)}  # noqa: C416 (typed)
-        return {state.value: found.get(state, 0) for state in JobState}
-
-    def queue(self) -> Queue:
-        """What waits and what runs, of everybody."""
-        with self._database.read() as session:
     def open_jobs_of(self, model_id: str) -> int:
         """How many jobs that are not done use a model."""
         states = [state.value for state in JobState if state not in FINAL_STATES]
@@ -150,6 +140,16 @@ class Submissions:
         with self._database.read() as session:
             return session.scalar(query) or 0
 
+    def counts(self) -> dict[str, int]:
+        """Kept jobs per state."""
+        query = select(JobRow.state, func.count()).where(_NOT_DELETED).group_by(JobRow.state)
+        with self._database.read() as session:
+            found = {state: count for state, count in session.execute(query)}  # noqa: C416 (typed)
+        return {state.value: found.get(state, 0) for state in JobState}
+
+    def queue(self) -> Queue:
+        """What waits and what runs, of everybody."""
+        with self._database.read() as session:
             waiting, waiting_seconds = _load(session, JobRow.state.in_(WAITING_STATES))
             running, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
         return Queue(waiting, running, waiting_seconds, running_seconds)
