@@ -67,6 +67,7 @@ class EngineHarness:
         pictures: Iterable[protocol.PictureTask] | None = None,
         chosen: Plan | None = None,
         purpose: Literal["picture", "warm_up"] = "picture",
+        lora_files: dict[str, str] | None = None,
     ) -> None:
         if pictures is None:
             pictures = [protocol.PictureTask(index=n) for n in range(parameters.num_images)]
@@ -78,6 +79,7 @@ class EngineHarness:
                 plan=chosen or self.plan(parameters, model),
                 model=model,
                 pictures=list(pictures),
+                lora_files=lora_files or {},
                 purpose=purpose,
             )
         )

@@ -152,7 +152,7 @@ def test_a_form_is_the_same_as_json(front: Front) -> None:
     form = {
         "prompt": "a boat",
         "seed": "7",
-        "hires": '{"scale": 1.5}',
+        "clip_skip": "2",
         "loras": "[]",
         "model": "paper",
         "image": (io.BytesIO(picture()), "a.png"),
@@ -161,7 +161,7 @@ def test_a_form_is_the_same_as_json(front: Front) -> None:
     assert sent.status_code == 202, sent.text
     found = front.store.jobs.get(sent.get_json()["id"]).parameters
     image = base64.b64encode(picture()).decode()
-    twin = front.submit(seed=7, hires={"scale": 1.5}, image=image)
+    twin = front.submit(seed=7, clip_skip=2, image=image)
     assert found == front.store.jobs.get(twin).parameters
     assert len(_stored(front)) == 1
 
@@ -181,6 +181,16 @@ def test_a_form_is_read_as_strictly_as_json(front: Front, form: dict[str, Any], 
     answer = front.client.post("/generate", data=form, content_type="multipart/form-data")
     assert answer.status_code == 400
     assert answer.get_json()["errors"][0]["field"] == field
+
+
+def test_a_lora_that_is_not_there_is_refused_with_those_that_are(front: Front) -> None:
+    folder = front.settings.data_dir / "models" / "loras"
+    folder.mkdir(parents=True)
+    (folder / "ink.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    answer = front.client.post("/generate", json={"prompt": "a <lora:oil:0.5>"})
+    assert answer.status_code == 400
+    (error,) = answer.get_json()["errors"]
+    assert (error["field"], error["hint"]) == ("loras", "use one of ink")
 
 
 def test_a_repeated_key_knows_the_picture(front: Front) -> None:

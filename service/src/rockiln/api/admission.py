@@ -33,11 +33,13 @@ from rockiln.domain.request import (
     says_nothing,
 )
 from rockiln.domain.resolution import InputPicture, resolve
+from rockiln.registry.loras import layers_of, lora_files, read_lora
 from rockiln.store.artefacts import INODES_KEPT
 from rockiln.store.records import Job, QueueLimits
 
 # Visible ASCII: what fits into a header and a log line.
 KEY_PATTERN = "^[!-~]{1,255}$"
+_SHOWN_LORAS = 50
 
 
 def read_request(services: Services, content: Mapping[str, Any]) -> GenerationRequest:
@@ -84,6 +86,7 @@ def accept_job(
         image=_as_input(image),
         mask=_as_input(mask),
     )
+    _check_loras(services, parameters, profile)
     _check_disk(services)
     _check_refusals(services, parameters)
     _check_devices(services, parameters, profile)
@@ -135,6 +138,28 @@ def _check_key(idempotency_key: str) -> None:
             f"Idempotency-Key: {message}",
             errors=[{"field": "Idempotency-Key", "message": message, "hint": "use a UUID"}],
         )
+
+
+def _check_loras(
+    services: Services, parameters: GenerationParameters, profile: ModelProfile
+) -> None:
+    """Each is there, sound, and made for this model: read from headers, before it is queued."""
+    if not parameters.loras:
+        return
+    files = lora_files(services.settings.model_dirs)
+    layers = layers_of(profile) if all(use.name in files for use in parameters.loras) else {}
+    errors: list[dict[str, Any]] = []
+    for use in parameters.loras:
+        try:
+            if use.name not in files:
+                raise BrokenModelError(f"there is no LoRA {use.name[:100]!r} on this host")
+            if layers:
+                read_lora(files[use.name], layers)
+        except BrokenModelError as error:
+            hint = "use one of " + ", ".join(sorted(files)[:_SHOWN_LORAS]) if files else None
+            errors.append({"field": "loras", "message": error.detail, "hint": hint})
+    if errors:
+        raise InvalidRequestError(f"loras: {errors[0]['message']}", errors=errors)
 
 
 def _check_disk(services: Services) -> None:

@@ -75,6 +75,7 @@ class Workload:
         width, height: of the picture, in pixels.
         batch: pictures that share a forward.
         guided: whether each has an unconditional sample beside it.
+        patched: LoRAs change weights, whose originals wait in the host's memory.
     """
 
     width: int
@@ -82,6 +83,7 @@ class Workload:
     batch: int
     dtype: Dtype
     guided: bool = True
+    patched: bool = False
 
     @property
     def samples(self) -> int:
@@ -136,9 +138,11 @@ def estimate(
     inner = decode_dtype(model, work.dtype, rungs, device)
     weights = _Weights.of(model, work.dtype, inner)
     activations = _activations(shape, work, rungs, device, ITEM_BYTES[inner])
+    originals = weights.encoders + weights.denoiser if work.patched else 0
     if device.kind == "cpu":
         stages = {
-            stage: weights.total + size + PROCESS_BYTES for stage, size in activations.items()
+            stage: weights.total + originals + size + PROCESS_BYTES
+            for stage, size in activations.items()
         }
         peak = max(stages.values())
         return Estimate(peak, peak, stages)
@@ -152,7 +156,7 @@ def estimate(
         + CONTEXT_BYTES
         for stage in activations
     }
-    on_host = PROCESS_BYTES + weights.total
+    on_host = PROCESS_BYTES + weights.total + originals
     if rungs.decode is DecodeRung.CPU:
         stages["decode"] = CONTEXT_BYTES
         on_host += activations["decode"]

@@ -199,7 +199,9 @@ def _workload(
 
     As many as fit with all weights on the device, at least one.
     """
-    work = Workload(*parameters.largest_size, 1, dtype_for(device), guided=parameters.guided)
+    work = Workload(
+        *parameters.largest_size, 1, dtype_for(device), parameters.guided, bool(parameters.loras)
+    )
     rows = GPU_BATCH_ROWS if device.kind == "gpu" else 1
     while rows > 1:
         wide = replace(work, batch=rows)

@@ -20,18 +20,18 @@ import torch
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
 from rockiln.domain.fault import Stage
-from rockiln.domain.request import GenerationParameters
 from rockiln.engine.families.interface import Conditioning, PromptText
 from rockiln.engine.faults import fault_of, needs_fresh_process
 from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
+from rockiln.engine.loras import digests_of, loras_of
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.passes import Beginning, Pass, PassMaker, passes_of
 from rockiln.engine.picture_file import encode_picture
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
 from rockiln.engine.rows import Row, denoise_step, next_batch, one_by_one
-from rockiln.engine.start_picture import StartPicture, read_start_picture
+from rockiln.engine.start_picture import StartPicture, start_of
 from rockiln.platforms.interface import Device
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
@@ -107,9 +107,10 @@ class Engine:
         job = Job(run, self._shelf.take(run.model, run.plan), Stopwatch(self._device))
         job.open_pictures = len(run.pictures)
         job.passes = passes_of(run.parameters)
-        job.start = self._start_picture(run.parameters)
+        job.start = start_of(run.parameters, self._artefacts)
         self._jobs[job.id] = job
         job.shelved.policies.align(run.plan)
+        job.loras = loras_of(run)
         job.warnings += text_warnings(job)
         pictures = [Picture(job, task.index, Stopwatch(self._device)) for task in run.pictures]
         for picture, task in zip(pictures, run.pictures, strict=True):
@@ -118,6 +119,7 @@ class Engine:
         unmade = [picture for picture in pictures if picture.latents is None]
         if unmade:
             self._stage = "encode_prompt"
+            job.shelved.loras.align(job.loras)
             with job.watch.measure("encode_prompt"):
                 job.prompts = [self._encode_prompts(job, work) for work in job.passes]
             if job.start is not None:
@@ -144,17 +146,6 @@ class Engine:
             )
         if parameters.total_steps < 1:
             raise InvalidRequestError(f"{parameters.total_steps} steps are none")
-
-    def _start_picture(self, parameters: GenerationParameters) -> StartPicture | None:
-        if parameters.image is None:
-            return None
-        path = self._artefacts.input_path
-        return read_start_picture(
-            path(parameters.image),
-            None if parameters.mask is None else path(parameters.mask),
-            parameters.width,
-            parameters.height,
-        )
 
     def _encode_start(self, job: Job, start: StartPicture) -> StartPicture:
         """With its latents' distribution. It needs less than decoding, and the same rungs help."""
@@ -223,6 +214,7 @@ class Engine:
                 plan.channels_last,
                 plan.sliced_attention,
                 plan.split_samples,
+                job.loras,
             ),
             latents=beginning.latents,
             scheduler=beginning.scheduler,
@@ -275,6 +267,7 @@ class Engine:
                 for picture in pictures:
                     stack.enter_context(picture.watch.measure("denoise"))
                 shelved.policies.align(plan)
+                shelved.loras.align(leader.loras)
                 self._enter(leader, "denoise")
                 denoise_step(rows, one_by_one(predict) if plan.split_samples else predict)
                 self._device.synchronise()
@@ -340,6 +333,7 @@ class Engine:
             revision=latents.revision,
             batch_rows=latents.batch_rows,
             surroundings=self._surroundings,
+            loras=digests_of(run),
         )
         with picture.watch.measure("postprocess"):
             encoded = encode_picture(pixels, run.parameters.format, record)

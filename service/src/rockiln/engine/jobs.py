@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rockiln.engine.families.interface import Conditioning
 from rockiln.engine.latents_file import FinalLatents
+from rockiln.engine.loras import AppliedLora
 from rockiln.engine.model_shelf import ShelvedModel
 from rockiln.engine.passes import Pass
 from rockiln.engine.rows import Row
@@ -54,6 +55,7 @@ class Job:
         open_pictures: those not encoded yet.
         passes, prompts: what each picture goes through, and the conditioning of each pass.
         start: what they start from, if not from noise.
+        loras: on the model's weights while it works for this job.
     """
 
     run: Run
@@ -64,6 +66,7 @@ class Job:
     passes: list[Pass] = field(default_factory=list)
     prompts: list[Prompts] = field(default_factory=list)
     start: StartPicture | None = None
+    loras: tuple[AppliedLora, ...] = ()
 
     @property
     def id(self) -> str:

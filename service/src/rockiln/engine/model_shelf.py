@@ -15,6 +15,7 @@ from rockiln.domain.plan import Plan
 from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components, Family
 from rockiln.engine.loaded_model import LoadedModel
+from rockiln.engine.loras import LoraSet
 from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
 from rockiln.platforms.interface import Device
@@ -26,10 +27,11 @@ KEPT_MODELS = 2
 
 @dataclass(frozen=True, eq=False)
 class ShelvedModel:
-    """A loaded model and the policies on it."""
+    """A loaded model, and the policies and LoRAs on it."""
 
     model: LoadedModel
     policies: PolicySet
+    loras: LoraSet
 
 
 class ModelShelf:
@@ -83,9 +85,8 @@ class ModelShelf:
         decode_device = torch.device("cpu") if plan.decode_device == "cpu" else None
         placement = Placement(family, components, plan.placement, decode_device)
         placement.settle()
-        return ShelvedModel(
-            model := LoadedModel(profile, digest, family, components, placement), PolicySet(model)
-        )
+        model = LoadedModel(profile, digest, family, components, placement)
+        return ShelvedModel(model, PolicySet(model), LoraSet(components))
 
 
 def _cast_decoder(family: Family, components: Components, dtype: torch.dtype) -> None:

@@ -43,12 +43,14 @@ def make_record(
     revision: str,
     batch_rows: int,
     surroundings: Surroundings,
+    loras: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record of picture ``index``, written as the request that makes this picture alone.
 
     Args:
         batch_rows: rows in the widest forward it took part in. 1: a repeat gives the same bytes;
             more: within 1/255 a pixel.
+        loras: name → SHA-256 of the files that were used.
     """
     alone = replace(parameters, seed=parameters.picture_seed(index), num_images=1)
     return {
@@ -63,6 +65,7 @@ def make_record(
         "capability": surroundings.capability,
         "threads": surroundings.threads,
         "versions": surroundings.versions,
+        **({"loras": loras} if loras else {}),
     }
 
 
@@ -80,7 +83,7 @@ def parameters_text(record: dict[str, Any]) -> str:
     """The ``parameters`` text in the A1111 layout, which other tools of the field read."""
     asked, model = record["parameters"], record["model"]
     sampler, schedule = A1111_NAMES[asked["scheduler"]]
-    settings = {
+    settings: dict[str, Any] = {
         "Steps": asked["num_inference_steps"],
         "Sampler": sampler,
         "Schedule type": schedule,
@@ -89,10 +92,30 @@ def parameters_text(record: dict[str, Any]) -> str:
         "Size": f"{asked['width']}x{asked['height']}",
         "Model hash": model["revision"][:MODEL_HASH_CHARS],
         "Model": model["id"],
+        **_feature_settings(asked),
         "Version": f"rockiln {record['versions']['rockiln']}",
     }
-    lines = [asked["prompt"]]
+    tags = "".join(f" <lora:{each['name']}:{each['weight']:g}>" for each in asked.get("loras", ()))
+    lines = [asked["prompt"] + tags]
     if asked["negative_prompt"]:
         lines.append(f"Negative prompt: {asked['negative_prompt']}")
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+def _feature_settings(asked: dict[str, Any]) -> dict[str, Any]:
+    """What A1111 writes of a picture to start from, a second pass and the text encoder."""
+    settings: dict[str, Any] = {}
+    if asked.get("strength") is not None:
+        settings["Denoising strength"] = f"{asked['strength']:g}"
+    if asked.get("clip_skip", 1) > 1:
+        settings["Clip skip"] = asked["clip_skip"]
+    hires = asked.get("hires")
+    if hires is not None:
+        settings |= {
+            "Denoising strength": f"{hires['strength']:g}",
+            "Hires resize": f"{hires['width']}x{hires['height']}",
+            "Hires steps": hires["num_inference_steps"],
+            "Hires upscaler": "Latent",
+        }
+    return settings

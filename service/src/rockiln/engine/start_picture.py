@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from rockiln.domain.errors import InvalidRequestError
+from rockiln.domain.request import GenerationParameters
 from rockiln.engine.picture_file import Pixels
+from rockiln.store.artefacts import ArtefactStore
 
 _MASK_FROM = 128
 
@@ -51,14 +53,20 @@ class StartPicture:
         return kept
 
 
-def read_start_picture(image: Path, mask: Path | None, width: int, height: int) -> StartPicture:
-    """The stored files, resized (Lanczos) where they are of another size.
+def start_of(parameters: GenerationParameters, artefacts: ArtefactStore) -> StartPicture | None:
+    """What a job starts from, resized (Lanczos) to its size; None: from noise.
 
     Raises:
-        InvalidRequestError: a file is gone or cannot be read.
+        InvalidRequestError: a stored file is gone or cannot be read.
     """
-    drawn_anew = None if mask is None else _read(mask, "L", width, height) >= _MASK_FROM
-    return StartPicture(_read(image, "RGB", width, height), drawn_anew)
+    if parameters.image is None:
+        return None
+    size = (parameters.width, parameters.height)
+    pixels = _read(artefacts.input_path(parameters.image), "RGB", *size)
+    if parameters.mask is None:
+        return StartPicture(pixels, None)
+    mask = _read(artefacts.input_path(parameters.mask), "L", *size)
+    return StartPicture(pixels, mask >= _MASK_FROM)
 
 
 def _read(path: Path, mode: str, width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -40,6 +40,14 @@ def check_files(folder: Path, root: Path) -> None:
             _check_content(path, name)
 
 
+def check_file(path: Path, root: Path) -> None:
+    """Likewise for one file that stands by itself."""
+    name = path.relative_to(root)
+    _check_place(path, name, root.resolve())
+    _check_name(path, name)
+    _check_content(path, name)
+
+
 def _check_place(path: Path, name: Path, real_root: Path) -> None:
     try:
         real = path.resolve()

@@ -32,7 +32,7 @@ class FamilyLayout:
     weighted: dict[str, Weighted]
     plain: dict[str, Plain]
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
-    features: tuple[Feature, ...] = ("image", "mask", "hires")
+    features: tuple[Feature, ...] = ("image", "mask", "hires", "loras")
     optional: frozenset[str] = frozenset()
     side_grid_px: int = 8
 
@@ -92,7 +92,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
             "tokenizer_3": _T5_TOKENIZER,
         },
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "hires"),
+        features=("image", "hires", "loras"),
         optional=frozenset({"text_encoder_3", "tokenizer_3"}),
         side_grid_px=16,
     ),
@@ -106,7 +106,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         },
         plain={"tokenizer": _CLIP_TOKENIZER, "tokenizer_2": _T5_TOKENIZER},
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "hires"),
+        features=("image", "hires", "loras"),
         side_grid_px=16,
     ),
 }

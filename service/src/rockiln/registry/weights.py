@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class WeightsFile:
         file_bytes: on disk.
         parameters: the count of numbers in all tensors.
         foreign_dtypes: of weights that are not floating point; tables of positions may be.
+        shapes: of each tensor, by name.
     """
 
     path: Path
     file_bytes: int
     parameters: int
     foreign_dtypes: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def read_weights_file(path: Path) -> WeightsFile:
@@ -72,7 +74,8 @@ def read_weights_file(path: Path) -> WeightsFile:
         if entry["dtype"] not in _WEIGHT_DTYPES and not tensor.endswith("position_ids")
     }
     parameters = sum(count for _, _, count in spans)
-    return WeightsFile(path, file_bytes, parameters, tuple(sorted(foreign)))
+    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    return WeightsFile(path, file_bytes, parameters, tuple(sorted(foreign)), shapes)
 
 
 def read_weights_file_of(place: str, path: Path) -> WeightsFile:
@@ -107,6 +110,22 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, Component
         component: _component_weights(folder / component, stem)
         for component, (_, _, stem) in layout.weighted_in(folder).items()
     }
+
+
+def component_shapes(folder: Path, layout: FamilyLayout) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of each tensor of each component, from the headers of what is loaded.
+
+    Raises:
+        BrokenModelError: as ``component_weights``.
+    """
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for component, (_, _, stem) in layout.weighted_in(folder).items():
+        inner = folder / component
+        names = _weights_names(inner, stem, None) or _weights_names(inner, stem, "fp16")
+        shapes[component] = {}
+        for name in names:
+            shapes[component] |= read_weights_file_of(component, inner / name).shapes
+    return shapes
 
 
 def _component_weights(folder: Path, stem: str) -> ComponentWeights:

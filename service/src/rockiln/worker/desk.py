@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import structlog
 
-from rockiln.domain.errors import LeaseLostError
+from rockiln.domain.errors import BrokenModelError, LeaseLostError
 from rockiln.domain.fault import Fault, FaultCode, Stage
 from rockiln.domain.job import JobState
+from rockiln.registry.loras import find_loras
 from rockiln.settings import Settings
 from rockiln.store.records import Job, Picture
 from rockiln.store.store import Store
@@ -73,9 +74,12 @@ class Desk:
         ready, model = self._engine.ready, self._engine.model(job.parameters.model)
         if ready is None:
             raise RuntimeError("a job was leased without an engine")
-        if model is None:
-            detail = f"model {job.parameters.model} is gone"
-            self._close(self._endings.record(lease, Fault(FaultCode.BROKEN_MODEL, detail)))
+        try:
+            if model is None:
+                raise BrokenModelError(f"model {job.parameters.model} is gone")
+            files = find_loras(settings.model_dirs, job.parameters.loras)
+        except BrokenModelError as error:
+            self._close(self._endings.record(lease, Fault(FaultCode.BROKEN_MODEL, error.detail)))
             return
         now = self._monotonic()
         spent = max(0.0, time.time() - job.started_at) if job.started_at is not None else 0.0
@@ -83,6 +87,7 @@ class Desk:
             lease=lease,
             job=job,
             model=model,
+            lora_files=files,
             choice=choose(job, model, ready, self._store),
             ready=ready,
             ends=now + self._attempt_seconds(job),
@@ -125,6 +130,7 @@ class Desk:
                     for picture in job.pictures
                     if picture.state is not JobState.PUBLISHED
                 ],
+                lora_files=attempt.lora_files,
                 purpose=job.purpose,
             )
         )

@@ -51,7 +51,11 @@ class PictureTask(_Line):
 
 
 class Run(_Line):
-    """Make the named pictures of a job. A warm-up makes them to fill the kernel caches."""
+    """Make the named pictures of a job. A warm-up makes them to fill the kernel caches.
+
+    Attributes:
+        lora_files: name → path of each LoRA that the parameters name.
+    """
 
     op: Literal["run"] = "run"
     job_id: str
@@ -60,6 +64,7 @@ class Run(_Line):
     plan: Plan
     model: ModelProfile
     pictures: list[PictureTask]
+    lora_files: dict[str, str] = Field(default_factory=dict)
     purpose: Literal["picture", "warm_up"] = "picture"
 
 

@@ -1,0 +1,114 @@
+"""LoRAs on a loaded model: their deltas in its weights, and the weights exactly back again."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from rockiln.engine.families.interface import Components
+from rockiln.registry.loras import Layers, LoraLayer, read_lora
+from rockiln.worker.protocol import Run
+
+
+@dataclass(frozen=True)
+class AppliedLora:
+    """A file and how strongly it works."""
+
+    path: Path
+    weight: float
+
+
+class LoraSet:
+    """The LoRAs on one model's weights, kept in line with the job at work.
+
+    The weights of each changed layer wait in host memory and are copied back: what is drawn after
+    a removal is bit for bit what was drawn before. Several LoRAs are added up in float32 in the
+    order of the request, then rounded once.
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        self._applied: tuple[AppliedLora, ...] = ()
+        self._originals: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def align(self, wanted: tuple[AppliedLora, ...]) -> None:
+        """Raises BrokenModelError where a file does not fit; the model is then without any."""
+        if wanted == self._applied:
+            return
+        self._remove()
+        layers = layers_of(self._components)
+        changes: dict[tuple[str, str], list[tuple[AppliedLora, LoraLayer]]] = {}
+        for lora in wanted:
+            for layer in read_lora(lora.path, layers):
+                changes.setdefault((layer.component, layer.layer), []).append((lora, layer))
+        with ExitStack() as stack:
+            files = {
+                lora: stack.enter_context(safetensors.safe_open(lora.path, framework="pt"))
+                for lora in wanted
+            }
+            for (component, name), parts in changes.items():
+                weight = self._components.modules[component].get_submodule(name).weight
+                self._originals.append((weight, weight.detach().to("cpu", copy=True)))
+                total = weight.detach().float()
+                for lora, layer in parts:
+                    total = total + _delta(files[lora], lora, layer).to(total).view_as(total)
+                weight.copy_(total)
+        self._applied = wanted
+
+    def _remove(self) -> None:
+        for weight, original in self._originals:
+            weight.copy_(original)
+        self._originals = []
+        self._applied = ()
+
+
+def _delta(file: Any, lora: AppliedLora, layer: LoraLayer) -> torch.Tensor:
+    """[out, in * kernel], float32."""
+    up, down = (file.get_tensor(name).float().flatten(1) for name in (layer.up, layer.down))
+    scale = 1.0 if layer.alpha is None else float(file.get_tensor(layer.alpha)) / layer.rank
+    delta: torch.Tensor = lora.weight * scale * (up @ down)
+    return delta
+
+
+def layers_of(components: Components) -> Layers:
+    """The layers that a LoRA may change, as they are in memory."""
+    return {
+        component: {
+            name: tuple(part.weight.shape)
+            for name, part in module.named_modules()
+            if isinstance(getattr(part, "weight", None), torch.Tensor) and part.weight.dim() > 1
+        }
+        for component, module in components.modules.items()
+        if component != "vae"
+    }
+
+
+def digests_of(run: Run) -> dict[str, str]:
+    """Name → SHA-256 of each file, for the record of a picture."""
+    found = {}
+    for use in run.parameters.loras:
+        path = run.lora_files[use.name]
+        status = Path(path).stat()
+        found[use.name] = _digest(path, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, size_bytes: int, mtime_ns: int) -> str:
+    del size_bytes, mtime_ns  # they stand for the content
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def loras_of(run: Run) -> tuple[AppliedLora, ...]:
+    """What a job wants on its model."""
+    return tuple(
+        AppliedLora(Path(run.lora_files[use.name]), use.weight) for use in run.parameters.loras
+    )
