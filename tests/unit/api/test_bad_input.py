@@ -34,7 +34,7 @@ FIELDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"prompt": "a", "guidance_scale": -1}, "guidance_scale", {"min": 0.0, "max": 30.0}),
     ({"prompt": "a", "seed": 2**32}, "seed", {"max": 2**32 - 1}),
     ({"prompt": "a", "scheduler": "magic"}, "scheduler", {}),
-    ({"prompt": "a", "num_images": 99}, "num_images", {"min": 1, "max": 8}),
+    ({"prompt": "a", "num_images": 99}, "num_images", {"min": 1, "max": 10}),
     ({"prompt": "a", "model": "../../etc/passwd"}, "model", {}),
     ({"prompt": "a", "format": "bmp"}, "format", {"one_of": ["png", "jpeg", "webp"]}),
     ({"prompt": "a", "widht": 64}, "widht", {}),

@@ -16,7 +16,17 @@ from rockiln.api.openapi import build_document
 from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
 from rockiln.api.streams import Streams
-from rockiln.api.views import docs, generate, health, jobs, measurements, models, system, web
+from rockiln.api.views import (
+    docs,
+    generate,
+    health,
+    jobs,
+    measurements,
+    models,
+    openai,
+    system,
+    web,
+)
 from rockiln.api.waiting import WaitingRoom
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
@@ -63,7 +73,7 @@ def create_app(
     init_request_log(app, metrics)  # first: it counts the time of all that follows
     init_guards(app, settings)
     init_error_handlers(app)
-    for module in (generate, jobs, models, system, health, measurements, docs, web):
+    for module in (generate, jobs, models, system, health, measurements, docs, openai, web):
         app.register_blueprint(module.blueprint)
     return app
 

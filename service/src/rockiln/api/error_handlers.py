@@ -11,13 +11,13 @@ from flask import Flask, Response, current_app, render_template, request
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
+from rockiln.api.error_forms import error_response
 from rockiln.api.problems import (
     KIND_BY_STATUS,
     KINDS,
     ProblemKind,
     kind_of,
     problem,
-    problem_response,
 )
 from rockiln.domain.errors import RockilnError
 
@@ -69,9 +69,9 @@ def _unexpected(error: Exception) -> Response:
 
 
 def _respond(kind: ProblemKind, detail: str, **members: Any) -> Response:
-    """The problem as a document, or as a page to a person on the pages."""
+    """The problem in the form of the dialect, or as a page to a person on the pages."""
     if not request.path.startswith("/ui/"):
-        return problem_response(kind, detail, **members)
+        return error_response(kind, detail, **members)
     page = render_template(
         "error.html", problem=problem(kind, detail, instance=request.path, **members)
     )

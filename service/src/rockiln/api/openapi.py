@@ -13,7 +13,9 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from rockiln import __version__
 from rockiln.api.describe import Answered, Operation, operation_of
 from rockiln.api.documents import Problem
+from rockiln.api.error_forms import error_model
 from rockiln.api.problems import KINDS, PROBLEM_TYPE, ProblemKind
+from rockiln.domain.request import MODEL_ID_PATTERN
 
 _METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH")
 _PARAMETER = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
@@ -21,6 +23,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "job_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "index": {"type": "integer", "minimum": 0},
     "slug": {"type": "string", "enum": sorted(KINDS)},
+    "model_id": {"type": "string", "pattern": MODEL_ID_PATTERN},
 }
 # Any route: guards stand in front of all of them.
 _EVERYWHERE = ("misdirected-request", "internal-error")
@@ -34,6 +37,7 @@ def build_document(app: Flask) -> dict[str, Any]:
     """The document of every described route of ``app``."""
     operations = dict(_operations(app))
     models: set[_Key] = {(Problem, "serialization")}
+    models |= {(form[1], "serialization") for path, _ in operations if (form := error_model(path))}
     for operation in operations.values():
         models.update(_models(operation))
     references, definitions = models_json_schema(
@@ -85,7 +89,7 @@ def _operation(
         "operationId": method.lower() + re.sub(r"\W+", "_", path).rstrip("_"),
         "summary": operation.summary,
         "parameters": _parameters(path, operation),
-        "responses": _responses(method, operation, references),
+        "responses": _responses(path, method, operation, references),
     }
     if operation.description:
         result["description"] = operation.description
@@ -120,7 +124,9 @@ def _parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
     return parameters
 
 
-def _responses(method: str, operation: Operation, references: _References) -> dict[str, Any]:
+def _responses(
+    path: str, method: str, operation: Operation, references: _References
+) -> dict[str, Any]:
     responses = {
         str(status): _answer(answer, references) for status, answer in operation.answers.items()
     }
@@ -128,11 +134,12 @@ def _responses(method: str, operation: Operation, references: _References) -> di
     by_status: dict[int, list[ProblemKind]] = {}
     for slug in sorted(slugs):
         by_status.setdefault(KINDS[slug].status, []).append(KINDS[slug])
-    schema = references[Problem, "serialization"]
+    media_type, model = error_model(path) or (PROBLEM_TYPE, Problem)
+    schema = references[model, "serialization"]
     for status, kinds in sorted(by_status.items()):
         responses[str(status)] = {
             "description": "; ".join(f"{kind.title} ({kind.slug})" for kind in kinds),
-            "content": {PROBLEM_TYPE: {"schema": schema}},
+            "content": {media_type: {"schema": schema}},
             "headers": {
                 "x-should-retry": {
                     "description": "Whether the same call may succeed later.",

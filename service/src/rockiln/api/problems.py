@@ -134,6 +134,8 @@ _CALLS = (
     # What the proxy says for an api that is not there
     ProblemKind("proxy-unavailable", 503, "The api is restarting",
                 "Accepted jobs are safe. Send it again in some seconds.", retry_helps=True),
+    ProblemKind("still-running", 504, "The picture is not there yet",
+                "The job goes on: GET it at job, and its picture from there."),
     ProblemKind("proxy-timeout", 504, "The api did not answer in time",
                 "Accepted jobs are safe. GET /jobs lists them; or send Prefer: respond-async."),
 )  # fmt: skip
@@ -249,9 +251,14 @@ def problem_response(kind: ProblemKind, detail: str, **members: Any) -> Response
     response = Response(
         document.model_dump_json(exclude_none=True), status=kind.status, mimetype=PROBLEM_TYPE
     )
+    set_retry_headers(response, kind, members)
+    return response
+
+
+def set_retry_headers(response: Response, kind: ProblemKind, members: dict[str, Any]) -> None:
+    """Whether and when to try again."""
     response.headers["x-should-retry"] = "true" if kind.retry_helps else "false"
     if "retry_after_seconds" in members:
         response.headers["Retry-After"] = str(members["retry_after_seconds"])
     elif kind.retry_helps:
         response.headers["Retry-After"] = "5"
-    return response

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from rockiln.api.admission import KEY_PATTERN, accept_job, largest_size, read_request
+from rockiln.api.admission import KEY_PATTERN, accept_job, read_request
 from rockiln.api.body import body_turn, read_object
+from rockiln.api.calls import failure, picture_files
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
     JobDocument,
-    failure_reason,
     job_document,
     job_href,
     job_warnings,
@@ -23,13 +22,10 @@ from rockiln.api.negotiation import Answer, Preferences, choose_answer, read_pre
 from rockiln.api.problems import (
     JOB_END_SLUGS,
     ProblemError,
-    kind_of_failure,
     problem_response,
 )
 from rockiln.api.services import services
 from rockiln.api.streams import cancel_abandoned
-from rockiln.domain.errors import UnknownArtefactError
-from rockiln.domain.fault import MEMORY_FAULTS
 from rockiln.domain.job import JobState
 from rockiln.domain.request import GenerationRequest
 from rockiln.store.records import Job
@@ -184,36 +180,15 @@ def _answer(job: Job, chosen: Answer, preferences: Preferences, warnings: list[s
 
 def _done(job: Job, chosen: Answer) -> Response:
     # Several pictures under a picture Accept: an earlier job of the same Idempotency-Key.
-    artefacts, picture_format = services().store.artefacts, job.parameters.format
-    paths = {
-        picture.index: artefacts.picture_path(picture.digest, picture_format)
-        for picture in job.pictures
-        if picture.digest is not None
-    }
-    if not all(path.is_file() for path in paths.values()):
-        raise UnknownArtefactError("a picture's file was removed from this host", job_id=job.id)
-    if chosen.kind == "json" or len(paths) > 1:
-        contents = {index: path.read_bytes() for index, path in paths.items()}
-        return answer(job_document(job, pictures=contents))
-    return Response(paths[0].read_bytes(), mimetype=MEDIA_TYPES[picture_format])
+    files = picture_files(job)
+    if chosen.kind == "json" or len(files) > 1:
+        return answer(job_document(job, pictures=dict(enumerate(files))))
+    return Response(files[0], mimetype=MEDIA_TYPES[job.parameters.format])
 
 
 def _failed(job: Job) -> Response:
-    kind = kind_of_failure(job.state, job.failure_code)
-    if job.state is JobState.CANCELLED:
-        return problem_response(kind, "the job was cancelled", job_id=job.id)
-    members: dict[str, Any] = {}
-    if job.failure_code in MEMORY_FAULTS:
-        members["largest_size"] = largest_size(services(), job.parameters)
-    return problem_response(
-        kind,
-        job.failure_detail or "the worker gave no detail",
-        job_id=job.id,
-        job=job_href(job.id),
-        reason=failure_reason(job),
-        attempts=job.attempt,
-        **members,
-    )
+    error = failure(job)
+    return problem_response(error.kind, error.detail, **error.members)
 
 
 def _as_header(warnings: list[str]) -> str:
