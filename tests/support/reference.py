@@ -82,6 +82,7 @@ class Reference:
             height=parameters.height,
             num_inference_steps=parameters.num_inference_steps,
             guidance_scale=parameters.guidance_scale,
+            clip_skip=parameters.clip_skip - 1 or None,
             num_images_per_prompt=parameters.num_images,
             generator=generators,
         ).images

@@ -160,23 +160,24 @@ class Engine:
         model, parameters = job.shelved.model, job.run.parameters
         self._enter(job, "encode_prompt")
 
-        def encode(text: str, *, negative: bool) -> Conditioning:
+        def encode(text: str, other: str, *, negative: bool) -> Conditioning:
             prompt = PromptText(
                 text,
                 negative,
                 width=work.width,
                 height=work.height,
                 guidance_scale=parameters.guidance_scale,
+                syntax=parameters.prompt_syntax,
+                paired_with=other,
+                clip_skip=1 if negative else parameters.clip_skip,  # as the reference has it
             )
             return model.family.encode_prompt(model.components, prompt)
 
+        paired = parameters.guided and model.family.unconditional_forward
+        texts = (parameters.prompt, parameters.negative_prompt if paired else "")
         return Prompts(
-            positive=encode(parameters.prompt, negative=False),
-            negative=(
-                encode(parameters.negative_prompt, negative=True)
-                if parameters.guided and model.family.unconditional_forward
-                else None
-            ),
+            positive=encode(*texts, negative=False),
+            negative=encode(*reversed(texts), negative=True) if paired else None,
         )
 
     def _first_row(self, picture: Picture) -> Row:

@@ -123,6 +123,8 @@ def text_warnings(job: Job) -> list[str]:
             warnings.append("This model takes no negative prompt; it had no effect.")
     elif parameters.guided:
         texts["negative prompt"] = parameters.negative_prompt
+    if parameters.prompt_syntax == "weighted":
+        return warnings  # texts of any length are read
     for what, text in texts.items():
         dropped = model.family.dropped_text(model.components, text)
         if dropped is not None:

@@ -32,7 +32,9 @@ class FamilyLayout:
     weighted: dict[str, Weighted]
     plain: dict[str, Plain]
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
-    features: tuple[Feature, ...] = ("image", "mask", "hires", "loras")
+    features: tuple[Feature, ...] = (
+        "image", "mask", "hires", "loras", "clip_skip", "weighted_prompt",
+    )  # fmt: skip
     optional: frozenset[str] = frozenset()
     side_grid_px: int = 8
 

@@ -23,6 +23,7 @@ SUFFIX = ".safetensors"
 Shape = tuple[int, ...]
 # Component → its layers' names, with the shape of each one's weight.
 Layers = Mapping[str, Mapping[str, Shape]]
+_FlatLayers = Mapping[str, Mapping[str, tuple[str, Shape]]]
 
 _PARTS = re.compile(
     r"(?P<layer>.+?)(?:_lora)?"
@@ -106,8 +107,11 @@ def read_lora(path: Path, layers: Layers) -> list[LoraLayer]:
         if match is None:
             raise BrokenModelError(f"{path.name} is no plain LoRA: it has {name[:100]!r}")
         found.setdefault(match["layer"], {})["down" if match["down"] else "up"] = name
-    flat = {component: {_flat(name): name for name in names} for component, names in layers.items()}
-    matched = [_layer(path, key, parts, shapes, layers, flat) for key, parts in found.items()]
+    flat = {
+        component: {_flat(name): (name, shape) for name, shape in names.items()}
+        for component, names in layers.items()
+    }
+    matched = [_layer(path, key, parts, shapes, flat) for key, parts in found.items()]
     if not matched:
         raise BrokenModelError(f"{path.name} changes nothing")
     return matched
@@ -118,17 +122,17 @@ def _layer(
     key: str,
     parts: dict[str, str],
     shapes: Mapping[str, Shape],
-    layers: Layers,
-    flat: Mapping[str, Mapping[str, str]],
+    flat: _FlatLayers,
 ) -> LoraLayer:
     if not {"down", "up"} <= set(parts):
         raise BrokenModelError(f"{path.name} is no plain LoRA: {key[:100]!r} has no two matrices")
-    component, name = _find(key, flat)
-    if name is None:
+    component, layer = _find(key, flat)
+    if layer is None:
         raise BrokenModelError(
             f"{path.name} was made for another kind of model: {key[:100]!r} is no layer of this one"
         )
-    down, up, weight = shapes[parts["down"]], shapes[parts["up"]], layers[component][name]
+    name, weight = layer
+    down, up = shapes[parts["down"]], shapes[parts["up"]]
     fits = (
         len(down) in {2, 4}
         and len(down) == len(up)
@@ -149,7 +153,7 @@ def _plain(shape: Shape) -> Shape:
     return shape[:2] if all(side == 1 for side in shape[2:]) else shape
 
 
-def _find(key: str, flat: Mapping[str, Mapping[str, str]]) -> tuple[str, str | None]:
+def _find(key: str, flat: _FlatLayers) -> tuple[str, tuple[str, Shape] | None]:
     for prefix, component in _PREFIXES:
         if key.startswith(prefix):
             rest = _flat(key.removeprefix(prefix).replace(".processor", ""))

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 
+from rockiln.domain.request import PromptSyntax
+
 Stage = Literal["encode_prompt", "denoise", "decode"]
 # Named tensors, each with the sample as first dimension, so that samples can be concatenated.
 Conditioning = dict[str, torch.Tensor]
@@ -37,13 +39,22 @@ class Components:
 
 @dataclass(frozen=True)
 class PromptText:
-    """A text to be encoded, and the picture that it is for: sides in px, pull towards the text."""
+    """A text to be encoded, and the picture that it is for: sides in px, pull towards the text.
+
+    Attributes:
+        syntax: of the text; "weighted" is for families that have the feature.
+        paired_with: the text that shares its forward; both are encoded to one length.
+        clip_skip: layers from the encoder's end, counted from the one that is usual.
+    """
 
     text: str
     negative: bool
     width: int
     height: int
     guidance_scale: float
+    syntax: PromptSyntax = "plain"
+    paired_with: str = ""
+    clip_skip: int = 1
 
 
 @dataclass(frozen=True)

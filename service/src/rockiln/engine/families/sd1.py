@@ -9,10 +9,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from rockiln.engine.families.clip import dropped_text, encode_single
 from rockiln.engine.families.interface import (
     Components,
     Conditioning,
-    DroppedText,
     Family,
     PromptText,
 )
@@ -23,7 +23,6 @@ from rockiln.engine.families.loading import (
     load_clip_tokenizer,
     load_module,
 )
-from rockiln.engine.families.text import past_window, token_ids
 from rockiln.engine.families.timesteps import by_steps
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
@@ -51,15 +50,8 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
 
 
 def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
-    """``prompt_embeds`` [1, window, width]; what is past the window is dropped."""
-    ids = token_ids(components.tokenizers["tokenizer"], prompt.text).to(components.device)
-    hidden = components.modules["text_encoder"](ids, attention_mask=None)[0]
-    return {"prompt_embeds": hidden.to(components.dtype)}
-
-
-def dropped_text(components: Components, text: str) -> DroppedText | None:
-    """What lies past the tokenizer's window."""
-    return past_window(components.tokenizers["tokenizer"], text)
+    """``prompt_embeds`` [1, windows, width]; a plain text has one window."""
+    return {"prompt_embeds": encode_single(components, prompt).to(components.dtype)}
 
 
 def predict(

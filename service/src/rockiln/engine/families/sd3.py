@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
+from rockiln.engine.families.clip import encode_pair
 from rockiln.engine.families.interface import (
     Components,
     Conditioning,
@@ -79,16 +80,8 @@ def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
 
     Without T5 its part is zeros, as in the reference pipeline.
     """
-    first, second = (
-        components.modules[f"text_encoder{number}"](
-            token_ids(components.tokenizers[f"tokenizer{number}"], prompt.text).to(
-                components.device
-            ),
-            output_hidden_states=True,
-        )
-        for number in ("", "_2")
-    )
-    clip = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+    encoded = encode_pair(components, prompt)
+    clip = encoded.tokens
     width = components.modules["transformer"].config.joint_attention_dim
     if "text_encoder_3" in components.modules:
         ids = token_ids(components.tokenizers["tokenizer_3"], prompt.text, T5_WINDOW_TOKENS)
@@ -98,7 +91,7 @@ def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
     clip = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
     return {
         "prompt_embeds": torch.cat([clip, t5], dim=-2).to(components.dtype),
-        "pooled": torch.cat([first.text_embeds, second.text_embeds], dim=-1).to(components.dtype),
+        "pooled": torch.cat(encoded.pooled, dim=-1).to(components.dtype),
     }
 
 

@@ -10,10 +10,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.engine.families.clip import dropped_text, encode_pair
 from rockiln.engine.families.interface import (
     Components,
     Conditioning,
-    DroppedText,
     Family,
     PromptText,
 )
@@ -24,7 +24,6 @@ from rockiln.engine.families.loading import (
     load_clip_tokenizer,
     load_module,
 )
-from rockiln.engine.families.text import past_window, token_ids
 from rockiln.engine.families.timesteps import by_steps
 from rockiln.registry.folder import INDEX_NAME
 from rockiln.registry.json_file import read_json
@@ -66,21 +65,12 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
 
 
 def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
-    """``prompt_embeds`` [1, window, width], ``text_embeds`` [1, width], ``time_ids`` [1, 6].
+    """``prompt_embeds`` [1, windows, width], ``text_embeds`` [1, width], ``time_ids`` [1, 6].
 
     No negative text stands for zeros where the model says so, as in the reference pipeline.
     """
-    first, second = (
-        components.modules[f"text_encoder{number}"](
-            token_ids(components.tokenizers[f"tokenizer{number}"], prompt.text).to(
-                components.device
-            ),
-            output_hidden_states=True,
-        )
-        for number in ("", "_2")
-    )
-    text = torch.concat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
-    pooled = second.text_embeds
+    encoded = encode_pair(components, prompt)
+    text, (pooled,) = encoded.tokens, encoded.pooled
     if prompt.negative and not prompt.text and components.zero_empty_negative:
         text, pooled = torch.zeros_like(text), torch.zeros_like(pooled)
     size = (prompt.height, prompt.width)
@@ -90,11 +80,6 @@ def encode_prompt(components: Components, prompt: PromptText) -> Conditioning:
         "text_embeds": pooled.to(components.dtype),
         "time_ids": time_ids.to(components.device),
     }
-
-
-def dropped_text(components: Components, text: str) -> DroppedText | None:
-    """What lies past the tokenizer's window."""
-    return past_window(components.tokenizers["tokenizer"], text)
 
 
 def predict(
