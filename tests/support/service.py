@@ -56,6 +56,7 @@ class Service:
             "ROCKILN_DATA_DIR": str(data_dir),
             "ROCKILN_BUNDLED_MODELS_DIR": str(models_dir),
             "ROCKILN_TORCH_THREADS": "1",
+            "ROCKILN_FETCHER_ENABLED": "false",
             **{f"ROCKILN_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None

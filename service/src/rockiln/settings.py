@@ -26,18 +26,20 @@ from rockiln.store.postgresql import ANSWER_SECONDS
 ENV_PREFIX = "ROCKILN_"
 DEFAULT_PUBLIC_DIR = Path("/etc/rockiln/public")
 PORT_MAX = 65535
-# The engine runs what model files and prompts reach; it needs neither the store nor a hub.
-_SECRETS = frozenset(
+HUB_SECRETS = frozenset(
     {
-        f"{ENV_PREFIX}DATABASE_URL",
-        f"{ENV_PREFIX}DATABASE_URL_FILE",
         f"{ENV_PREFIX}HUB_TOKEN",
         f"{ENV_PREFIX}HUB_TOKEN_FILE",
         "HF_TOKEN",
         "HUGGING_FACE_HUB_TOKEN",
-        "PGPASSWORD",
     }
 )
+# The engine runs what model files and prompts reach; it needs neither the store nor a hub.
+_SECRETS = HUB_SECRETS | {
+    f"{ENV_PREFIX}DATABASE_URL",
+    f"{ENV_PREFIX}DATABASE_URL_FILE",
+    "PGPASSWORD",
+}
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -22,7 +22,8 @@ from support.service import eventually
 GROUP = """
 import sys
 from rockiln.cli.process_group import ProcessGroup
-ProcessGroup({"one": ["sleep", "600"], "two": ["sleep", "601"]}, {}).run(each_second=lambda: None)
+commands = {"one": ["sleep", "600"], "two": ["sleep", "601"]}
+ProcessGroup(commands, dict.fromkeys(commands, {})).run(each_second=lambda: None)
 """
 
 

@@ -47,11 +47,16 @@ class ProcessGroup:
 
     Args:
         commands: name → command line.
+        environments: name → all its variables.
     """
 
-    def __init__(self, commands: Mapping[str, list[str]], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        commands: Mapping[str, list[str]],
+        environments: Mapping[str, Mapping[str, str]],
+    ) -> None:
         self._members = [_Member(name, command) for name, command in commands.items()]
-        self._environment = dict(environment)
+        self._environments = environments
 
     def run(self, *, each_second: Callable[[], None]) -> None:
         """Returns when every process has ended after a stop signal."""
@@ -75,7 +80,7 @@ class ProcessGroup:
                 # A group of its own: Ctrl-C reaches this process alone, which then stops in order.
                 member.process = subprocess.Popen(
                     member.command,
-                    env=self._environment,
+                    env=self._environments[member.name],
                     stdin=subprocess.DEVNULL,
                     process_group=0,
                     preexec_fn=_tie_to(os.getpid()),  # noqa: PLW1509 (there are no threads here)

@@ -1,4 +1,4 @@
-"""``rockiln serve``: api and worker as plain processes under one foreground command."""
+"""``rockiln serve``: api, worker and fetcher as plain processes under one foreground command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rockiln.cli.client import Client, UnreachableError
 from rockiln.cli.configuration import load_settings
 from rockiln.cli.exit_codes import FAILED
 from rockiln.cli.process_group import ProcessGroup
-from rockiln.settings import Settings, split_address
+from rockiln.settings import HUB_SECRETS, Settings, split_address
 from rockiln.telemetry.logs import configure_logging
 
 _PROBE_SECONDS = 1.0
@@ -32,9 +32,10 @@ def run_serve(*, listen: str | None, data_dir: Path | None, models_dir: Path | N
     url = f"http://{settings.published_address}"
     print(f"rockiln starts; jobs and pictures are in {settings.data_dir}", file=sys.stderr)
     with lock, Client(url, timeout_seconds=_PROBE_SECONDS) as client:
+        names = ("api", "worker", *(["fetcher"] if settings.fetcher_enabled else []))
         group = ProcessGroup(
-            {name: [sys.executable, "-m", "rockiln", name] for name in ("api", "worker")},
-            environment,
+            {name: [sys.executable, "-m", "rockiln", name] for name in names},
+            {name: _environment(name, environment) for name in names},
         )
         group.run(each_second=_Announcement(client, url))
     return 0
@@ -81,6 +82,13 @@ def _lock(settings: Settings) -> IO[str]:
             "stop it, or give another folder with --data-dir",
         ) from error
     return lock
+
+
+def _environment(name: str, everything: dict[str, str]) -> dict[str, str]:
+    """The hub's token is the fetcher's alone."""
+    if name == "fetcher":
+        return everything
+    return {key: value for key, value in everything.items() if key not in HUB_SECRETS}
 
 
 def _refuse_port_in_use(address: str) -> None:
