@@ -21,6 +21,7 @@ from rockiln.domain.request import GenerationParameters
 from rockiln.store import life
 from rockiln.store.database import Database, retried_class
 from rockiln.store.records import Job, Place, Purpose, Queue, QueueLimits
+from rockiln.store.search import matching
 from rockiln.store.tables import JobRow, PictureRow
 
 _RECENT_JOBS = 20
@@ -111,15 +112,24 @@ class Submissions:
         before_seq: int | None = None,
         states: Sequence[JobState] = (),
         owner: str | None = None,
+        purpose: Purpose | None = None,
+        search: str = "",
     ) -> list[Job]:
-        """Newest first; ``before_seq`` continues a listing; ``owner`` None is everybody's."""
-        query = select(JobRow).where(_NOT_DELETED).order_by(JobRow.seq.desc()).limit(limit)
+        """Newest first; ``before_seq`` continues a listing; ``owner`` None is everybody's.
+
+        Args:
+            search: words that the request must have, as ``search.matching`` reads them.
+        """
+        query = select(JobRow).where(_NOT_DELETED, *matching(search))
+        query = query.order_by(JobRow.seq.desc()).limit(limit)
         if before_seq is not None:
             query = query.where(JobRow.seq < before_seq)
         if states:
             query = query.where(JobRow.state.in_(states))
         if owner is not None:
             query = query.where(JobRow.owner == owner)
+        if purpose is not None:
+            query = query.where(JobRow.purpose == purpose)
         with self._database.read() as session:
             return [life.as_job(row) for row in session.scalars(query)]
 

@@ -128,36 +128,38 @@ class SystemDocument(BaseModel):
     )
 )
 def get_system() -> Response:
-    held = services()
+    return answer(system_document(services()))
+
+
+def system_document(held: Services) -> SystemDocument:
+    """All of it, as of now."""
     store, settings = held.store, held.settings
-    return answer(
-        SystemDocument(
-            versions={"rockiln": __version__, "python": platform.python_version()},
-            backend=settings.backend,
-            compute_device=settings.compute_device,
-            workers=[_worker(worker, held) for worker in store.workers.all()],
-            queue=QueueLoad(**asdict(store.jobs.queue())),
-            disk=Disk(
-                free_bytes=store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes
-            ),
-            limits=limits(settings),
-            clocks=settings.clocks,
-            rungs=[
-                RungsDocument(**{**vars(known), "rungs": known.rungs.as_dict()})
-                for known in store.rungs.all(_SHOWN)
-            ],
-            faults=[_fault(attempt) for attempt in store.attempts.latest(_SHOWN)],
-            refusals=[
-                RefusalDocument(
-                    job_id=refusal.job_id,
-                    reason=refusal.code,
-                    detail=refusal.detail,
-                    seconds_left=round(refusal.until - held.clock(), 1),
-                )
-                for refusal in store.refusals.all(held.clock())
-            ],
-            host=read_host_facts(settings.public_dir / "host.json"),
-        )
+    return SystemDocument(
+        versions={"rockiln": __version__, "python": platform.python_version()},
+        backend=settings.backend,
+        compute_device=settings.compute_device,
+        workers=[_worker(worker, held) for worker in store.workers.all()],
+        queue=QueueLoad(**asdict(store.jobs.queue())),
+        disk=Disk(
+            free_bytes=store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes
+        ),
+        limits=limits(settings),
+        clocks=settings.clocks,
+        rungs=[
+            RungsDocument(**{**vars(known), "rungs": known.rungs.as_dict()})
+            for known in store.rungs.all(_SHOWN)
+        ],
+        faults=[_fault(attempt) for attempt in store.attempts.latest(_SHOWN)],
+        refusals=[
+            RefusalDocument(
+                job_id=refusal.job_id,
+                reason=refusal.code,
+                detail=refusal.detail,
+                seconds_left=round(refusal.until - held.clock(), 1),
+            )
+            for refusal in store.refusals.all(held.clock())
+        ],
+        host=read_host_facts(settings.public_dir / "host.json"),
     )
 
 

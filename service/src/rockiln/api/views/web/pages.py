@@ -1,0 +1,76 @@
+"""What every page uses: the blueprint, and what is known of who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Blueprint, make_response, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from rockiln.api.problems import ProblemError, kind_of
+from rockiln.api.readiness import checks
+from rockiln.api.services import services
+from rockiln.domain.errors import RockilnError
+
+blueprint = Blueprint("web", __name__)
+
+
+class Trouble(Exception):  # noqa: N818 (it is shown on a page, and is no fault of ours)
+    """What a page says beside its form where the service refused."""
+
+    def __init__(self, error: RockilnError) -> None:
+        kind = kind_of(error)
+        super().__init__(error.detail)
+        self.status = kind.status
+        self.words = {
+            "title": kind.title,
+            "detail": error.detail,
+            "hint": error.members.get("hint") or kind.hint,
+        }
+
+
+@contextmanager
+def as_trouble() -> Iterator[None]:
+    """Refusals of the block as Trouble."""
+    try:
+        yield
+    except RockilnError as error:
+        raise Trouble(error) from error
+
+
+def by_htmx() -> bool:
+    """Whether htmx asks, and takes a fragment for an answer."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def require_form() -> None:
+    """Raises ProblemError."""
+    if request.mimetype != "multipart/form-data":
+        raise ProblemError(
+            "unsupported-media-type",
+            "the form was not sent as multipart/form-data",
+            hint="Send the form on /ui/, or JSON to POST /generate.",
+        )
+
+
+def go_to(endpoint: str, **values: Any) -> Response:
+    """To a page after a form: a redirect, also for htmx, which then loads the whole page."""
+    if not by_htmx():
+        # No script runs there: a job's page has to renew itself.
+        renew = 1 if endpoint == "web.job_page" else None
+        return redirect(url_for(endpoint, **values, renew=renew), code=303)
+    target = url_for(endpoint, **values)
+    response = make_response("", 200)
+    response.headers["HX-Redirect"] = target
+    return response
+
+
+def state_of_service() -> dict[str, Any]:
+    """For the line that says whether pictures can be made now."""
+    held = services()
+    return {
+        "checks": checks(held.settings, held.store, now=held.clock()),
+        "queue": held.store.jobs.queue(),
+    }
