@@ -43,11 +43,18 @@ class HandWorker:
         assert leased is not None, "no job waits"
         return leased
 
-    def finish(self, leased: tuple[Lease, Job], *, warnings: tuple[str, ...] = ()) -> Job:
-        """Publishes every picture of a leased job. A picture's bytes say which it is."""
+    def finish(
+        self,
+        leased: tuple[Lease, Job],
+        *,
+        warnings: tuple[str, ...] = (),
+        content: bytes | None = None,
+    ) -> Job:
+        """Publishes every picture of a leased job; its bytes say which it is, or ``content``."""
         lease, job = leased
         for picture in job.pictures:
-            data = f"{job.parameters.format} {job.id} {picture.index}".encode()
+            name = f"{job.parameters.format} {job.id} {picture.index}"
+            data = name.encode() if content is None else content
             digest = self.store.artefacts.put_picture(data, job.parameters.format)
             self.store.jobs.record_latents(lease, picture.index, "latents")
             self.store.jobs.record_decode_started(lease, picture.index)

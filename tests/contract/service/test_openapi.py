@@ -71,7 +71,7 @@ def test_every_problem_is_documented_by_some_route(document: dict[str, Any]) -> 
     text = json.dumps(document["paths"])
     # What the HTTP layer itself refuses, before there is a route.
     before_routes = {
-        "bad-request", "unknown-route", "method-not-allowed", "request-timeout", "length-required",
+        "unknown-route", "method-not-allowed", "request-timeout", "length-required",
         "address-too-long", "headers-too-large", "proxy-unavailable", "proxy-timeout",
     }  # fmt: skip
     assert {slug for slug in KINDS if f"({slug})" not in text} == before_routes

@@ -20,6 +20,11 @@ PICTURE_CALLS = (
     "POST /v1/images/generations",
     "POST /v1/images/edits",
     "POST /v1/images/variations",
+    "POST /sdapi/v1/txt2img",
+    "POST /sdapi/v1/img2img",
+    "POST /sdapi/v1/options",
+    "POST /sdapi/v1/png-info",
+    "POST /api/image",
 )
 EXCLUDED: dict[str, list[Any]] = {label: [positive_data_acceptance] for label in PICTURE_CALLS}
 

@@ -17,12 +17,14 @@ from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
 from rockiln.api.streams import Streams
 from rockiln.api.views import (
+    a1111,
     docs,
     generate,
     health,
     jobs,
     measurements,
     models,
+    older,
     openai,
     system,
     web,
@@ -73,7 +75,19 @@ def create_app(
     init_request_log(app, metrics)  # first: it counts the time of all that follows
     init_guards(app, settings)
     init_error_handlers(app)
-    for module in (generate, jobs, models, system, health, measurements, docs, openai, web):
+    for module in (
+        generate,
+        jobs,
+        models,
+        system,
+        health,
+        measurements,
+        docs,
+        openai,
+        a1111,
+        older,
+        web,
+    ):
         app.register_blueprint(module.blueprint)
     return app
 

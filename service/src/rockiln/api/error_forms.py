@@ -13,6 +13,7 @@ OPENAI_PREFIX = "/v1/"
 A1111_PREFIX = "/sdapi/"
 
 _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_TOO_MANY, _HTTP_SERVER = 401, 403, 429, 500
+_HTTP_UNPROCESSABLE = 422
 _OPENAI_TYPES = {
     _HTTP_UNAUTHORIZED: "authentication_error",
     _HTTP_FORBIDDEN: "permission_error",
@@ -102,9 +103,20 @@ def error_response(kind: ProblemKind, detail: str, **members: Any) -> Response:
         document = a1111_error(kind, detail, members)
     else:
         return problem_response(kind, detail, **members)
-    response = Response(document.model_dump_json(), status=kind.status, mimetype="application/json")
+    response = Response(
+        document.model_dump_json(),
+        status=status_in(request.path, kind),
+        mimetype="application/json",
+    )
     set_retry_headers(response, kind, members)
     return response
+
+
+def status_in(path: str, kind: ProblemKind) -> int:
+    """A1111 has its own for a field that is wrong."""
+    if kind.slug == "invalid-request" and path.startswith(A1111_PREFIX):
+        return _HTTP_UNPROCESSABLE
+    return kind.status
 
 
 def error_model(path: str) -> tuple[str, type[BaseModel]] | None:

@@ -13,7 +13,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from rockiln import __version__
 from rockiln.api.describe import Answered, Operation, operation_of
 from rockiln.api.documents import Problem
-from rockiln.api.error_forms import error_model
+from rockiln.api.error_forms import error_model, status_in
 from rockiln.api.problems import KINDS, PROBLEM_TYPE, ProblemKind
 from rockiln.domain.request import MODEL_ID_PATTERN
 
@@ -133,7 +133,7 @@ def _responses(
     slugs = {*operation.problems, *_EVERYWHERE, *(_EVERY_CHANGE if method != "GET" else ())}
     by_status: dict[int, list[ProblemKind]] = {}
     for slug in sorted(slugs):
-        by_status.setdefault(KINDS[slug].status, []).append(KINDS[slug])
+        by_status.setdefault(status_in(path, KINDS[slug]), []).append(KINDS[slug])
     media_type, model = error_model(path) or (PROBLEM_TYPE, Problem)
     schema = references[model, "serialization"]
     for status, kinds in sorted(by_status.items()):

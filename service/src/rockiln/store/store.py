@@ -8,6 +8,7 @@ from rockiln.store.database import Database
 from rockiln.store.deletion import Deletion
 from rockiln.store.events import AttemptStore, EventStore
 from rockiln.store.experience import RefusalStore, RungStore
+from rockiln.store.facts import FactStore
 from rockiln.store.in_use import InUse
 from rockiln.store.jobs import JobStore
 from rockiln.store.model_tasks import ModelTaskStore
@@ -37,6 +38,7 @@ class Store:
         self.attempts = AttemptStore(self.database)
         self.rungs = RungStore(self.database)
         self.refusals = RefusalStore(self.database)
+        self.facts = FactStore(self.database)
         self.model_tasks = ModelTaskStore(self.database)
         self.artefacts = ArtefactStore(settings.artefacts_dir)
         self.deletion = Deletion(self.database, self.artefacts)
