@@ -33,6 +33,7 @@ from rockiln.domain.request import (
     says_nothing,
 )
 from rockiln.domain.resolution import InputPicture, resolve
+from rockiln.registry.known_models import known_models
 from rockiln.registry.loras import layers_of, lora_files, read_lora
 from rockiln.store.artefacts import INODES_KEPT
 from rockiln.store.records import Job, QueueLimits
@@ -248,6 +249,13 @@ def _find_model(services: Services, model_id: str | None) -> ModelProfile:
         return catalogue.models[model_id]
     if model_id in catalogue.broken:
         raise BrokenModelError(f"model {model_id}: {catalogue.broken[model_id]}")
+    row = known_models().get(model_id)
+    if row is not None and not row.bundled and not row.unsupported:
+        raise UnknownModelError(
+            f"model {model_id} is known, but not on this host",
+            known=sorted(catalogue.models),
+            hint=f"rockiln models pull {model_id}",
+        )
     known = sorted(catalogue.models)
     raise UnknownModelError(
         f"no model {model_id!r} on this host",

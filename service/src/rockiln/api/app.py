@@ -59,7 +59,7 @@ def create_app(
     app.extensions[EXTENSION] = Services(
         settings=settings,
         store=store,
-        models=ModelList(settings.model_dirs, catalogue),
+        models=ModelList(settings.model_dirs, catalogue, hub_cache=settings.hub_cache_dir),
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
         streams=Streams(
             store,

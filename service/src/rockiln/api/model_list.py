@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rockiln.registry import Catalogue, load_catalogue
+from rockiln.registry.hub_cache import cached_models
 from rockiln.registry.revision import signature
 
 _LOOK_AGAIN_SECONDS = 2.0
@@ -19,6 +20,7 @@ class ModelList:
 
     Args:
         catalogue: what was read already, if it was.
+        hub_cache: a cache of Hugging Face's library.
     """
 
     def __init__(
@@ -26,12 +28,14 @@ class ModelList:
         model_dirs: Sequence[Path],
         catalogue: Catalogue | None = None,
         *,
+        hub_cache: Path | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model_dirs = model_dirs
+        self._hub_cache = hub_cache
         self._monotonic = monotonic
         self._seen = self._look()
-        self._catalogue = load_catalogue(model_dirs) if catalogue is None else catalogue
+        self._catalogue = self._load() if catalogue is None else catalogue
         self._looked_monotonic = monotonic()
 
     def current(self) -> Catalogue:
@@ -39,15 +43,21 @@ class ModelList:
             self._looked_monotonic = self._monotonic()
             seen = self._look()
             if seen != self._seen:
-                self._seen, self._catalogue = seen, load_catalogue(self._model_dirs)
+                self._seen, self._catalogue = seen, self._load()
         return self._catalogue
+
+    def _load(self) -> Catalogue:
+        return load_catalogue(self._model_dirs, self._hub_cache)
 
     def _look(self) -> frozenset[str]:
         """Changes with any file of a model; no file is opened."""
-        return frozenset(
-            signature(folder)
+        folders = [
+            folder
             for root in self._model_dirs
             if root.is_dir()
             for folder in root.iterdir()
             if folder.is_dir() and not folder.name.startswith(".")
-        )
+        ]
+        if self._hub_cache is not None:
+            folders += [cached.folder for cached in cached_models(self._hub_cache)]
+        return frozenset(map(signature, folders))

@@ -44,7 +44,7 @@ class Warmed:
 
 def run_warmup(settings: Settings, model_id: str, sizes: str, *, json_output: bool) -> int:
     """Warms one size after the other. 0: all are warm; 1: one failed; 2: wrong command line."""
-    model = load_catalogue(settings.model_dirs).models.get(model_id)
+    model = load_catalogue(settings.model_dirs, settings.hub_cache_dir).models.get(model_id)
     if model is None:
         return _refuse(f"no model {model_id!r} on this host")
     try:

@@ -93,6 +93,7 @@ class ModelProfile:
         side_grid_px: sides are multiples of it.
         schedulers: names in a request that the model can be sampled with.
         features: what else a request may ask of it.
+        root: folder that links of its files may not leave; the parent of ``path`` if empty.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
     """
 
@@ -110,6 +111,7 @@ class ModelProfile:
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
     features: tuple[Feature, ...] = ()
     architecture: Architecture | None = None
+    root: str = ""
 
     @property
     def weights_bytes(self) -> int:

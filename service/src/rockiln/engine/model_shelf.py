@@ -75,7 +75,7 @@ class ModelShelf:
             raise BrokenModelError(f"model {profile.id}: family {profile.family!r} is not known")
         try:
             # The registry looked at the folder in another process, some time ago.
-            check_files(folder, folder.parent)
+            check_files(folder, Path(profile.root) if profile.root else folder.parent)
             digest = revision(folder, self._cache_dir)
             components = family.load(folder, getattr(torch, plan.dtype), self._device.torch_device)
         except BrokenModelError as error:

@@ -96,7 +96,6 @@ class Download:
             staging / MANIFEST_NAME,
             json.dumps(self.model.manifest().model_dump(by_alias=True), indent=2).encode(),
         )
-        self._add_scheduler(staging)
         read_model_folder(staging, self.place.downloads)  # the safety gate
         lock = self.pin(ModelLock(listing.commit, digests))
         publish(self.place, self.model.id)
@@ -105,11 +104,7 @@ class Download:
     def _wanted(self, listing: Listing, lock: ModelLock) -> list[HubFile]:
         """The model's files as the hub announces them, held to what was known before."""
         model = self.model
-        if model.single_file is not None:
-            names = [model.single_file]
-        else:
-            layout = LAYOUTS[model.family or ""]
-            names = files_of_model(listing.files, layout, model.variant)
+        names = files_of_model(listing.files, LAYOUTS[model.family or ""], model.variant)
         known = {file.path: file.sha256 for file in model.files if file.sha256 is not None}
         found = []
         for name in names:
@@ -143,14 +138,6 @@ class Download:
             raise NoSpaceError(
                 f"{missing_bytes} bytes are to come and {self.keep_free_bytes} stay free, but "
                 f"{self.place.models} has {free_bytes}; make room: rockiln models rm MODEL"
-            )
-
-    def _add_scheduler(self, staging: Path) -> None:
-        """A checkpoint brings none; some want another one than their family's."""
-        if self.model.scheduler_config:
-            write_durably(
-                staging / "scheduler" / "scheduler_config.json",
-                json.dumps(self.model.scheduler_config, indent=2).encode(),
             )
 
     def _cached(self, commit: str, file: HubFile) -> Path | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.registry.folder import INDEX_NAME, read_model_folder
+from rockiln.registry.hub_cache import cached_models
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,29 @@ class Catalogue:
         return self.models[min(self.models)] if self.models else None
 
 
-def load_catalogue(model_dirs: Iterable[Path]) -> Catalogue:
+def load_catalogue(model_dirs: Iterable[Path], hub_cache: Path | None = None) -> Catalogue:
     """Reads every folder with a ``model_index.json``. The first directory that has an id wins.
 
     A broken folder hides neither the other models nor a sound one of its own id further on.
     """
     models: dict[str, ModelProfile] = {}
     broken: dict[str, str] = {}
-    for root in model_dirs:
-        for folder in _model_folders(root):
-            if folder.name in models:
-                continue
-            try:
-                models[folder.name] = read_model_folder(folder, root)
-            except BrokenModelError as error:
-                broken.setdefault(folder.name, error.detail)
-            except OSError as error:
-                broken.setdefault(folder.name, f"cannot be read: {error}")
+    found: list[tuple[str, Callable[[], ModelProfile]]] = [
+        (folder.name, partial(read_model_folder, folder, root))
+        for root in model_dirs
+        for folder in _model_folders(root)
+    ]
+    if hub_cache is not None:
+        found += [(cached.id, cached.read) for cached in cached_models(hub_cache)]
+    for model_id, read in found:
+        if model_id in models:
+            continue
+        try:
+            models[model_id] = read()
+        except BrokenModelError as error:
+            broken.setdefault(model_id, error.detail)
+        except OSError as error:
+            broken.setdefault(model_id, f"cannot be read: {error}")
     for model_id in models:
         broken.pop(model_id, None)
     return Catalogue(models, broken)

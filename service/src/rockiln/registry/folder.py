@@ -20,14 +20,19 @@ from rockiln.registry.weights import component_weights
 INDEX_NAME = "model_index.json"
 
 
-def read_model_folder(folder: Path, root: Path) -> ModelProfile:
-    """The profile of the model in ``folder``, whose name is the model's id.
+def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) -> ModelProfile:
+    """The profile of the model in ``folder``.
+
+    Args:
+        root: what links of its files may not leave.
+        model_id: the folder's name by default.
 
     Raises:
         BrokenModelError: the folder cannot be used; the detail says which file and why.
     """
-    if re.fullmatch(MODEL_ID_PATTERN, folder.name) is None:
-        raise BrokenModelError(f"{folder.name!r} is no model id; rename it to {MODEL_ID_PATTERN}")
+    model_id = folder.name if model_id is None else model_id
+    if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
+        raise BrokenModelError(f"{model_id!r} is no model id; rename it to {MODEL_ID_PATTERN}")
     check_files(folder, root)
     index = read_json(folder / INDEX_NAME)
     layout = FAMILY_BY_PIPELINE.get(str(index.get("_class_name")))
@@ -41,11 +46,12 @@ def read_model_folder(folder: Path, root: Path) -> ModelProfile:
     manifest = read_manifest(folder, layout.name)
     weights = component_weights(folder, layout)
     return ModelProfile(
-        id=folder.name,
+        id=model_id,
         title=manifest.title,
         family=layout.name,
         licence=manifest.licence,
         path=str(folder.resolve()),
+        root=str(root.resolve()),
         defaults=manifest.defaults.as_model_defaults(),
         min_side_px=manifest.limits.min_side_px,
         max_side_px=manifest.limits.max_side_px,

@@ -50,8 +50,7 @@ class KnownModel(_Row):
 
     Attributes:
         repository: owner/name on the hub; None for the model that ships here.
-        single_file: of the repository, a checkpoint that holds all parts.
-        scheduler_config: where a checkpoint wants another one than its family's.
+        single_file: of the repository, a checkpoint that holds all parts; not read yet.
         variant: which weights are taken where a repository has several.
         parameters: component → how many numbers it holds.
         unsupported: why this version cannot run it; then there is nothing but its name.
@@ -66,7 +65,6 @@ class KnownModel(_Row):
     repository: str | None = Field(default=None, pattern=REPOSITORY_PATTERN)
     commit: str | None = Field(default=None, pattern=_COMMIT_PATTERN)
     single_file: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
-    scheduler_config: dict[str, str | int | float | bool] = {}
     variant: Literal["fp16"] | None = None
     gated: bool = False
     unsupported: str | None = None

@@ -143,7 +143,9 @@ class EngineHost:
     def model(self, model_id: str) -> ModelProfile | None:
         """A model by id. The folders are read at a start, and again only for an unknown id."""
         if model_id not in self._catalogue.models:
-            self._catalogue = load_catalogue(self._settings.model_dirs)
+            self._catalogue = load_catalogue(
+                self._settings.model_dirs, self._settings.hub_cache_dir
+            )
         return self._catalogue.models.get(model_id)
 
     def takes(self, plan: Plan) -> bool:
