@@ -48,12 +48,12 @@ def restore(page: Page, file: Path) -> None:
 
 
 def test_the_queue_follows_what_happens(page: Page, hand: Hand, send: Callable[..., str]) -> None:
-    page.goto("/ui/queue")
     send(prompt="a first one")
     send(prompt="a second one")
+    page.goto("/ui/queue")
     leased = hand.take(step=2)
     running = page.get_by_role("listitem").filter(has_text="a first one").first
-    expect(running).to_contain_text("denoising", timeout=20_000)
+    expect(running).to_contain_text("denoising")
     waiting = page.get_by_role("listitem").filter(has_text="a second one").first
     expect(waiting).to_contain_text("Number 1")
     hand.draw(leased)
@@ -168,6 +168,29 @@ def test_a_model_is_chosen_from_its_page(page: Page) -> None:
     expect(page.get_by_role("main")).to_contain_text("A model on paper")
     page.get_by_role("link", name="Use A model on paper").click()
     expect(page.get_by_label("Model", exact=True)).to_have_value("paper")
+
+
+def test_a_model_is_asked_for_and_cancelled(page: Page) -> None:
+    page.goto("/ui/models")
+    absent = page.get_by_role("listitem").filter(has=page.get_by_text("downloadable", exact=True))
+    name = absent.first.get_by_role("heading").inner_text()
+    page.get_by_role("button", name=f"Download {name}", exact=True).click()
+    row = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name=name, exact=True)
+    )
+    expect(row.get_by_text("downloading", exact=True)).to_be_visible()
+    expect(row).to_contain_text("waits for the fetcher")
+    row.get_by_role("button", name="Cancel").click()
+    expect(row.get_by_text("downloadable", exact=True)).to_be_visible()
+
+
+def test_a_licence_is_accepted_before_its_model_is_asked_for(page: Page) -> None:
+    page.goto("/ui/models")
+    gated = page.get_by_role("listitem").filter(has=page.get_by_text("gated", exact=True)).first
+    gated.get_by_role("button", name="Download").click()
+    accepted = gated.get_by_role("checkbox", name="I have read the licence")
+    assert accepted.evaluate("field => field.validity.valueMissing")
+    expect(gated.get_by_text("gated", exact=True)).to_be_visible()
 
 
 def test_the_system_is_told_and_its_report_copied(

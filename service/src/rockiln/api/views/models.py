@@ -92,6 +92,11 @@ def get_model(model_id: str) -> Response:
 )  # fmt: skip
 def pull_model(model_id: str) -> Response:
     asked = validate(PullRequest, read_json_object() if request.content_length else {})
+    return pull(model_id, accept_licence=asked.accept_licence)
+
+
+def pull(model_id: str, *, accept_licence: bool) -> Response:
+    """Asks for a download. Raises what the route answers with."""
     held, document = services(), _document(model_id)
     known = _known(model_id)
     if document.state == "ready":
@@ -99,7 +104,7 @@ def pull_model(model_id: str) -> Response:
             f"model {model_id} is here already; rockiln models verify {model_id} checks its files"
         )
     tasks = held.store.model_tasks
-    if asked.accept_licence:
+    if accept_licence:
         tasks.accept_licence(
             model_id,
             licence=known.licence,

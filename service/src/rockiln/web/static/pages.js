@@ -67,7 +67,10 @@ document.addEventListener("htmx:load", () => { watch(); say(); });
 for (const lost of ["htmx:sendError", "htmx:timeout"]) {
   document.addEventListener(lost, () => { byId("offline").hidden = false; });
 }
-document.addEventListener("htmx:afterOnLoad", () => { byId("offline").hidden = true; });
+document.addEventListener("htmx:afterRequest", (event) => {
+  const { xhr } = event.detail;
+  if (xhr && xhr.status) byId("offline").hidden = xhr.status < 500;
+});
 window.addEventListener("pagehide", () => { if (watched) watched.source.close(); });
 
 document.addEventListener("alpine:init", () => {

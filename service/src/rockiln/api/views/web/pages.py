@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, make_response, redirect, request, url_for
@@ -15,6 +16,18 @@ from rockiln.api.services import services
 from rockiln.domain.errors import RockilnError
 
 blueprint = Blueprint("web", __name__)
+
+
+@blueprint.after_request
+def place_errors(response: Response) -> Response:
+    """Where htmx asked for a part, an error's page takes the place of all; a look may fail."""
+    if by_htmx() and response.status_code >= HTTPStatus.BAD_REQUEST:
+        if request.method == "GET" and response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            response.headers["HX-Reswap"] = "none"
+        elif "HX-Retarget" not in response.headers:
+            response.headers["HX-Retarget"] = response.headers["HX-Reselect"] = "#main"
+            response.headers["HX-Reswap"] = "outerHTML show:top"
+    return response
 
 
 class Trouble(Exception):  # noqa: N818 (it is shown on a page, and is no fault of ours)
