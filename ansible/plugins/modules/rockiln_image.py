@@ -103,6 +103,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._engine import (
 from ansible_collections.rockiln.host.plugins.module_utils._image_build import (
     Builder,
     Torch,
+    archived_references,
     mirrors_for,
 )
 from ansible_collections.rockiln.host.plugins.module_utils._image_plan import (
@@ -177,7 +178,9 @@ def make_present(
                 "no container engine answers; "
                 "next: service docker start, or apt-get install docker.io"
             )
-        return answer(image, before=("", {}), changed=True)
+        archives = map(Path, module.params["archives"])
+        archived = any(image.reference in archived_references(path) for path in archives)
+        return answer(image, before=("", {}), changed=True, build_required=not archived)
     builder = make_builder(module.params, client, planned)
     changed = not builder.is_present(image.spec.name)
     before = newest_of_name(builder, image) if changed else (image.reference, dict(image.table))
