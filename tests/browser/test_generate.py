@@ -158,6 +158,17 @@ def test_a_mask_is_painted_over_a_picture(page: Page, hand: Hand, tmp_path: Path
     assert job.parameters.mask is not None
 
 
+def test_a_lora_is_put_into_the_prompt(page: Page, served: ServedFront) -> None:
+    folder = served.models_dir / "loras"
+    folder.mkdir()
+    (folder / "ink.safetensors").write_bytes(b"")
+    page.goto("/ui/")
+    page.get_by_label("Prompt", exact=True).fill("a boat")
+    page.get_by_text("More settings").click()
+    page.get_by_label("LoRA added to the prompt").select_option("ink")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a boat <lora:ink:0.8>")
+
+
 def test_a_service_that_is_away_is_told_and_comes_back(
     browser: Browser, served: ServedFront, hand: Hand
 ) -> None:

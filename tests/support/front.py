@@ -96,7 +96,8 @@ class ServedFront:
             published_address=f"127.0.0.1:{self.port}",
             **changes,
         )
-        write_paper_model(self._settings.data_dir / "models" / PAPER.id)
+        self.models_dir = self._settings.own_models_dir
+        write_paper_model(self.models_dir / PAPER.id)
         self.store = Store(self._settings)
         self.store.prepare()
         self.hand = HandWorker(self.store)

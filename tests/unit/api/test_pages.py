@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,3 +143,47 @@ def test_a_request_comes_back_as_it_was_typed() -> None:
     assert said["hires"] == {"width": 128}
     assert typed_of(said) == typed
     assert typed_of({"prompt": ["no text"], "hires": 1, "loras": [1], "seed": True}) == {}
+
+
+def test_what_htmx_asked_for_and_was_refused_takes_the_place_of_the_page(front: Front) -> None:
+    by_htmx = {"HX-Request": "true"}
+    for answer in (
+        front.client.get(f"/ui/jobs/{'0' * 32}/live", headers=by_htmx),
+        front.client.post(f"/ui/jobs/{'0' * 32}/repeat", data={"a": "b"}, headers=by_htmx,
+                          content_type="multipart/form-data"),
+    ):  # fmt: skip
+        assert answer.status_code == 404
+        assert answer.headers["HX-Retarget"] == answer.headers["HX-Reselect"] == "#main"
+        assert 'id="main"' in answer.text
+
+
+def test_htmx_gets_the_job_in_hand_or_the_form_with_its_mistakes(front: Front) -> None:
+    answer = send(front, FORM, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    assert answer.text.lstrip().startswith('<article id="live"')
+    answer = send(front, {**FORM, "width": "7"}, headers={"HX-Request": "true"})
+    assert (answer.status_code, answer.headers["HX-Retarget"]) == (400, "#form")
+    assert 'aria-describedby="width-error"' in answer.text
+
+
+def test_the_form_of_a_model_keeps_what_was_typed(front: Front) -> None:
+    page = front.client.get("/ui/form?model=paper&prompt=a+boat&steps=3&seed=9").text
+    assert "a boat</textarea>" in page
+    assert 'value="9"' in page
+
+
+def test_sizes_that_no_device_here_can_make_are_not_offered(front: Front) -> None:
+    front.hand.report()
+    assert 'value="96x96"' in front.client.get("/ui/").text
+    worker = front.store.workers.all()[0]
+    assert worker.device is not None
+    small = replace(worker, device={**worker.device, "total_bytes": 1})
+    front.store.workers.report(small)
+    for size in re.findall(r'name="size" value="(\d+)x(\d+)"', front.client.get("/ui/").text):
+        answer = send(front, {**FORM, "width": size[0], "height": size[1]})
+        assert answer.status_code == 422
+
+
+def test_a_gallery_place_that_is_none_is_refused(front: Front) -> None:
+    for before in ("x", "0", "9" * 30):
+        assert front.client.get(f"/ui/gallery?before={before}").status_code == 400

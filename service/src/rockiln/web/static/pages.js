@@ -91,6 +91,10 @@ document.addEventListener("alpine:init", () => {
       byId("seed").value = "";
       byId("seed").focus();
     },
+    addLora(event) {
+      if (event.target.value) byId("prompt").value += ` <lora:${event.target.value}:0.8>`;
+      event.target.value = "";
+    },
     // The picture is shown on the canvas; a second one, never shown, is the mask.
     async picture() {
       const [file] = byId("image").files;

@@ -42,6 +42,7 @@ from rockiln.domain.request import (
     SIDE_GRID_PX,
     STEPS_MAX,
 )
+from rockiln.registry.loras import lora_files
 from rockiln.store.records import Job
 
 _RECENT_JOBS = 8
@@ -173,6 +174,7 @@ def form_context(
         "models": [profile for _, profile in sorted(catalogue.models.items())],
         "broken_models": sorted(catalogue.broken.items()),
         "chosen": chosen,
+        "loras": sorted(lora_files(held.settings.model_dirs)),
         **state_of_service(),
     }
 
