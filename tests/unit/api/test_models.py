@@ -150,9 +150,23 @@ def test_a_model_in_use_stays_and_one_task_at_a_time(front: Front) -> None:
     assert front.client.post("/models/paper/verify").status_code == 202
     assert refused(front.client.delete("/models/paper"), "model-busy")["task_kind"] == "verify"
     (task,) = front.store.model_tasks.open_tasks()
-    front.store.model_tasks.end(task.seq, "failed", "x has other bytes", reason="broken")
-    assert model(front.client, "paper")["state"] == "broken"
+    front.store.model_tasks.end(task.seq, "done", "all files have their digest")
     assert front.client.delete("/models/paper").status_code == 202
+
+
+def test_a_damaged_model_is_broken_until_it_is_pulled_again(front: Front) -> None:
+    seq = front.store.model_tasks.ask("sd15", "verify", owner="").seq
+    front.store.model_tasks.end(seq, "failed", "unet has other bytes", reason="broken")
+    document = model(front.client, "sd15")
+    assert (document["state"], document["reason"]) == ("broken", "unet has other bytes")
+    assert front.client.post("/models/sd15/pull").get_json()["state"] == "downloading"
+
+
+def test_a_folder_that_is_no_id_is_left_alone(new_front: Callable[..., Front]) -> None:
+    name = "x" * 100
+    front = new_front(broken={name: "no model id"})
+    refused(front.client.delete(f"/models/{name}"), "model-elsewhere")
+    assert model(front.client, name)["state"] == "broken"
 
 
 @pytest.mark.parametrize("body", [{"accept_licence": "yes"}, {"other": 1}])

@@ -154,8 +154,12 @@ def test_a_pull_publishes_a_checked_model(fetcher: Callable[..., Running]) -> No
     damaged = running.ended(running.ask("verify"))
     assert (damaged.state, damaged.reason) == ("failed", "broken")
     assert UNET in damaged.detail
+    assert load_catalogue([running.models]) == Catalogue()  # it is out of service
+    before = len(running.hub.requests)
     repaired = running.ended(running.ask("pull"))
     assert repaired.state == "done"
+    fetched = [path for path, _ in running.hub.requests[before:] if "/cdn/" in path]
+    assert [path.endswith(UNET) for path in fetched] == [True]  # the rest was sound
     assert running.ended(running.ask("verify")).state == "done"
     assert running.ended(running.ask("remove")).state == "done"
     assert not (running.models / "sd15").exists()

@@ -157,8 +157,7 @@ class _View:
         if task is not None and task.kind == "pull" and not task.ended:
             return "downloading", self._waits_for(task) or None
         if model_id in self._catalogue.models:
-            damaged = task is not None and task.kind == "verify" and task.reason == "broken"
-            return ("broken", task.detail) if task is not None and damaged else ("ready", None)
+            return "ready", None
         if model_id in self._catalogue.broken:
             return "broken", self._catalogue.broken[model_id]
         return self._state_of_absent(self._known[model_id], task)
@@ -168,7 +167,7 @@ class _View:
     ) -> tuple[ModelState, str | None]:
         if known.unsupported:
             return "unsupported", known.unsupported
-        if task is not None and task.kind == "pull" and task.state == "failed":
+        if task is not None and task.kind != "remove" and task.state == "failed":
             return ("gated" if task.reason == "gated" else "broken"), task.detail
         refused = None
         if known.gated:

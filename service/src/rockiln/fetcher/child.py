@@ -16,7 +16,7 @@ from collections.abc import Callable
 import structlog
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.fetcher.download import Download, NoSpaceError, Place, drop, retire, sweep
+from rockiln.fetcher.download import Download, NoSpaceError, Place, drop, retire, sweep, withdraw
 from rockiln.fetcher.hub import Hub, HubError, HubGatedError
 from rockiln.fetcher.token import read_token
 from rockiln.fetcher.transfer import CancelledError
@@ -95,14 +95,19 @@ def _pull(settings: Settings, store: Store, task: ModelTask) -> str:
 
 
 def _verify(settings: Settings, store: Store, task: ModelTask) -> str:
-    """Reads every file again and compares with what was downloaded, or with the catalogue."""
-    folder = Place(settings.own_models_dir).model(task.model_id)
+    """Reads every file again and compares with what was downloaded, or with the catalogue.
+
+    A model with a damaged file is taken out of service; what is sound of it waits for a pull.
+    """
+    place = Place(settings.own_models_dir)
+    folder = place.model(task.model_id)
     model = known_models().get(task.model_id)
     expected = {file.path: file.sha256 for file in model.files if file.sha256} if model else {}
     lock = store.model_tasks.locks().get(model.repository or "") if model else None
     expected |= lock.files if lock else {}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     total_bytes, done_bytes = sum(path.stat().st_size for path in files), 0
+    damaged: list[str] = []
     tell = _Teller(store, task.seq)
     for path in files:
         name, digest = path.relative_to(folder).as_posix(), hashlib.sha256()
@@ -112,14 +117,15 @@ def _verify(settings: Settings, store: Store, task: ModelTask) -> str:
                 done_bytes += len(chunk)
                 tell(done_bytes, total_bytes)
         if expected.get(name) not in {None, digest.hexdigest()}:
-            raise BrokenModelError(
-                f"{name} has SHA-256 {digest.hexdigest()}, not {expected[name]}; "
-                f"next: rockiln models pull {task.model_id}"
-            )
+            damaged.append(f"{name} has SHA-256 {digest.hexdigest()}, not {expected[name]}")
+            path.unlink()
     held = {path.relative_to(folder).as_posix() for path in files}
-    missing = sorted(set(lock.files if lock else ()) - held)
-    if missing:
-        raise BrokenModelError(f"{missing[0]} is missing; rockiln models pull {task.model_id}")
+    damaged += [f"{name} is missing" for name in sorted(set(lock.files if lock else ()) - held)]
+    if damaged:
+        withdraw(place, task.model_id)
+        raise BrokenModelError(
+            f"{'; '.join(damaged)[:2000]}; next: rockiln models pull {task.model_id}"
+        )
     checked = len(held & set(expected))
     return f"{checked} of {len(held)} files have the digest that is known of them"
 

@@ -171,6 +171,15 @@ def retire(place: Place, model_id: str) -> None:
     sync_folder(place.models)
 
 
+def withdraw(place: Place, model_id: str) -> None:
+    """Takes a model out of service; the next pull keeps what is there and fetches the rest."""
+    staging = place.staging(model_id)
+    drop(staging)
+    make_folder(place.downloads)
+    place.model(model_id).rename(staging)
+    sync_folder(place.models)
+
+
 def sweep(place: Place) -> None:
     """Frees the space of folders that were taken away."""
     for folder in place.downloads.glob(".gone-*"):

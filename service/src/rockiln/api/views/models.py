@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from rockiln.domain.errors import (
     UnknownModelError,
     UnsupportedModelError,
 )
+from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.store.model_tasks import TaskKind
 
@@ -193,6 +195,8 @@ def _known(model_id: str) -> KnownModel:
 def _own(model_id: str) -> None:
     """Raises ModelElsewhereError for what is not in this service's own models folder."""
     document, own = _document(model_id), services().settings.own_models_dir
+    if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
+        raise ModelElsewhereError(f"{model_id[:64]!r} is no model id; rename or delete the folder")
     there = (own / model_id).is_dir()
     if not there and document.state in {"ready", "broken"} and document.task is None:
         raise ModelElsewhereError(f"model {model_id} is not in {own}; it is left alone")
