@@ -93,8 +93,7 @@ class ServedFront:
             public_dir=folder / "public",
             data_dir=folder / "data",
             api_bind=f"127.0.0.1:{self.port}",
-            published_address=f"127.0.0.1:{self.port}",
-            **changes,
+            **{"published_address": f"127.0.0.1:{self.port}", **changes},
         )
         self.models_dir = self._settings.own_models_dir
         write_paper_model(self.models_dir / PAPER.id)

@@ -96,7 +96,8 @@ class Settings(BaseSettings):
     )
 
     published_address: str = Field(
-        default="127.0.0.1:8000", description="Where users reach the service."
+        default="127.0.0.1:8000",
+        description="Where users reach the service; off loopback every call needs a key.",
     )
     api_bind: str = Field(default="127.0.0.1:8000", description="Where gunicorn listens.")
     api_threads: int = Field(default=48, ge=8, description="Request threads of the api.")
@@ -114,6 +115,10 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field(
         default="",
         description="Host names the api answers to beside loopback's, separated by commas.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages may call the api, such as https://a.example, by commas.",
     )
     worker_stale_seconds: float = Field(
         default=5.0, gt=1, description="A worker that said nothing for this long is not there."
@@ -248,17 +253,6 @@ class Settings(BaseSettings):
         check_variables(value)
         return value
 
-    @field_validator("published_address")
-    @classmethod
-    def _loopback(cls, value: str) -> str:
-        host, _ = split_address(value)
-        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-            raise ValueError(
-                f"{value!r} is not a loopback address; other addresses need keys, "
-                "which this version does not have"
-            )
-        return value
-
     @model_validator(mode="after")
     def _threads_that_never_wait(self) -> Self:
         if self.waiting_slots >= self.api_threads:
@@ -267,6 +261,15 @@ class Settings(BaseSettings):
                 f"({self.api_threads}): health and submissions need threads too"
             )
         return self
+
+    @property
+    def key_required(self) -> bool:
+        """Whether users reach the service from outside this host; a name may be anywhere."""
+        host, _ = split_address(self.published_address)
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host != "localhost"
 
     @property
     def clocks(self) -> dict[str, float]:

@@ -130,9 +130,7 @@ def test_settings_come_from_environment_then_file_then_defaults(
     assert (settings.wait_seconds, settings.log_level, settings.max_attempts) == (7, "debug", 3)
 
 
-@pytest.mark.parametrize(
-    "address", ["0.0.0.0:8000", "192.0.2.1:8000", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000"]
-)
-def test_an_address_that_needs_keys_or_is_none_is_refused(address: str) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="published_address"):
         Settings(published_address=address)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from rockiln.api.access import owner_of_request
+from rockiln.api.access import max_jobs_of_owner, owner_of_request
 from rockiln.api.input_pictures import CleanPicture, clean_picture
 from rockiln.api.services import Services
 from rockiln.api.validation import validate_generation
@@ -102,7 +102,7 @@ def accept_job(
         limits=QueueLimits(
             max_jobs=settings.queue_max_jobs,
             max_seconds=settings.queue_max_seconds,
-            max_jobs_per_owner=settings.queue_max_jobs_per_owner,
+            max_jobs_per_owner=max_jobs_of_owner(),
         ),
         idempotency_key=idempotency_key,
         request_digest=digest,

@@ -8,6 +8,7 @@ from pathlib import Path
 from flask import Flask
 
 import rockiln.web
+from rockiln.api.access import init_access
 from rockiln.api.error_handlers import init_error_handlers
 from rockiln.api.estimates import Estimator
 from rockiln.api.guards import init_guards
@@ -74,6 +75,7 @@ def create_app(
 
     init_request_log(app, metrics)  # first: it counts the time of all that follows
     init_guards(app, settings)
+    init_access(app, settings)
     init_error_handlers(app)
     for module in (
         generate,

@@ -18,6 +18,7 @@ from rockiln.api.problems import (
     ProblemKind,
     kind_of,
     problem,
+    set_retry_headers,
 )
 from rockiln.domain.errors import RockilnError
 
@@ -75,7 +76,9 @@ def _respond(kind: ProblemKind, detail: str, **members: Any) -> Response:
     page = render_template(
         "error.html", problem=problem(kind, detail, instance=request.path, **members)
     )
-    return Response(page, status=kind.status, mimetype="text/html")
+    response = Response(page, status=kind.status, mimetype="text/html")
+    set_retry_headers(response, kind, members)
+    return response
 
 
 def _nearest() -> dict[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 
 from rockiln.api.problems import ProblemError
 from rockiln.settings import Settings, split_address
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_CORS_HEADERS = "Authorization, Content-Type, Accept, Prefer, Idempotency-Key, Last-Event-ID"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 HEADERS = {
@@ -36,6 +37,8 @@ def accepted_host_names(settings: Settings) -> frozenset[str]:
 def init_guards(app: Flask, settings: Settings) -> None:
     """Installs the checks before, and the headers after, every view."""
     names = accepted_host_names(settings)
+    origins = (origin.strip() for origin in settings.cors_origins.split(","))
+    app.config["CORS_ORIGINS"] = frozenset(origin for origin in origins if origin)
 
     @app.before_request
     def check_host() -> None:
@@ -56,7 +59,27 @@ def init_guards(app: Flask, settings: Settings) -> None:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
+        if current_app.config["CORS_ORIGINS"]:
+            response.headers.add("Vary", "Origin")
+            _allow_origin(response)
         return response
+
+
+def _allow_origin(response: Response) -> None:
+    origin = _foreign_origin()
+    if origin is None:
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    if request.method == "OPTIONS":
+        response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "")
+        response.headers["Access-Control-Allow-Headers"] = _CORS_HEADERS
+
+
+def _foreign_origin() -> str | None:
+    """The origin of the request, if it is one of another site that may call."""
+    origin = request.headers.get("Origin")
+    allowed: frozenset[str] = current_app.config["CORS_ORIGINS"]
+    return origin if origin in allowed else None
 
 
 def _host_name(host: str) -> str | None:
@@ -68,6 +91,8 @@ def _host_name(host: str) -> str | None:
 
 def own_origin() -> bool:
     """Browsers say where a request comes from; programs say nothing and are let through."""
+    if _foreign_origin() is not None:
+        return True
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site in {"same-origin", "none"}

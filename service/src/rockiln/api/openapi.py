@@ -26,7 +26,7 @@ _PATH_SCHEMAS: dict[str, dict[str, Any]] = {
     "model_id": {"type": "string", "pattern": MODEL_ID_PATTERN},
 }
 # Any route: guards stand in front of all of them.
-_EVERYWHERE = ("misdirected-request", "internal-error")
+_EVERYWHERE = ("misdirected-request", "missing-key", "insufficient-scope", "internal-error")
 _EVERY_CHANGE = ("cross-origin-request",)
 
 _Key = tuple[type[BaseModel], JsonSchemaMode]

@@ -16,6 +16,7 @@ from rockiln.api.documents import FieldError, Problem
 from rockiln.domain.errors import RockilnError
 
 PROBLEM_TYPE = "application/problem+json"
+_UNAUTHORIZED = 401
 
 
 class ProblemError(RockilnError):
@@ -57,6 +58,10 @@ _CALLS = (
                 "Send one JSON object, in UTF-8, without NaN, Infinity or repeated names."),
     ProblemKind("bad-request", 400, "The request cannot be read",
                 "Check the request line and the headers."),
+    ProblemKind("missing-key", 401, "A key is needed",
+                "Send Authorization: Bearer KEY; rockiln keys create makes one on the host."),
+    ProblemKind("insufficient-scope", 403, "The key does not open this",
+                "Use a key with the scope that is named; rockiln keys create makes one."),
     ProblemKind("cross-origin-request", 403, "Another site may not change anything here",
                 "Call the API from a program, or from a page that this service served."),
     ProblemKind("unknown-route", 404, "There is nothing at this address",
@@ -256,7 +261,9 @@ def problem_response(kind: ProblemKind, detail: str, **members: Any) -> Response
 
 
 def set_retry_headers(response: Response, kind: ProblemKind, members: dict[str, Any]) -> None:
-    """Whether and when to try again."""
+    """Whether and when to try again, and with what."""
+    if kind.status == _UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="rockiln", Basic realm="rockiln"'
     response.headers["x-should-retry"] = "true" if kind.retry_helps else "false"
     if "retry_after_seconds" in members:
         response.headers["Retry-After"] = str(members["retry_after_seconds"])

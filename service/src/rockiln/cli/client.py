@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+KEY_VARIABLE = "ROCKILN_KEY"
 
 
 class UnreachableError(Exception):
@@ -98,6 +101,8 @@ class Client:
             UnreachableError: no connection, or it broke before the end of the answer.
         """
         sent = {"Accept": "application/json", **(headers or {})}
+        if key := os.environ.get(KEY_VARIABLE):
+            sent["Authorization"] = f"Bearer {key}"
         data = None
         if body is not None:
             data = json.dumps(body).encode()

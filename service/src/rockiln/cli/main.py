@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 URL = "http://127.0.0.1:8000"
+KEY_NAME_MAX_CHARS = 64
 UrlOption = Annotated[
     str, typer.Option("--url", envvar="ROCKILN_URL", help="Where the service is.")
 ]
@@ -31,6 +32,12 @@ app.add_typer(cache_app)
 
 models_app = typer.Typer(name="models", help="The models of the service.", no_args_is_help=True)
 app.add_typer(models_app)
+
+
+keys_app = typer.Typer(
+    name="keys", help="Keys to a service that is published off loopback.", no_args_is_help=True
+)
+app.add_typer(keys_app)
 
 
 @app.command("api")
@@ -299,6 +306,45 @@ def cache_import(
     from rockiln.cli.configuration import load_settings
 
     raise typer.Exit(run_import(load_settings().cache_dir, file, replace=replace))
+
+
+@keys_app.command("create", epilog="Scopes: generate, models, admin (all, of everybody).")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Whose it is, at most 64 characters.")],
+    scopes: Annotated[
+        list[str] | None, typer.Option("--scope", help="What it opens; may come again.")
+    ] = None,
+    max_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs of its own that may wait.")
+    ] = None,
+) -> None:
+    """Make a key and print it, once."""
+    from rockiln.cli.configuration import load_settings
+    from rockiln.cli.keys import run_create
+
+    if len(name) > KEY_NAME_MAX_CHARS:
+        raise typer.BadParameter(f"a name has at most {KEY_NAME_MAX_CHARS} characters")
+    raise typer.Exit(run_create(load_settings(), name, scopes or ["generate"], max_jobs))
+
+
+@keys_app.command("list")
+def keys_list(
+    json_output: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show all keys, without their secrets."""
+    from rockiln.cli.configuration import load_settings
+    from rockiln.cli.keys import run_list
+
+    raise typer.Exit(run_list(load_settings(), json_output=json_output))
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: Annotated[str, typer.Argument(help="See rockiln keys list.")]) -> None:
+    """Close a key for good."""
+    from rockiln.cli.configuration import load_settings
+    from rockiln.cli.keys import run_revoke
+
+    raise typer.Exit(run_revoke(load_settings(), key_id))
 
 
 @store_app.command("migrate")

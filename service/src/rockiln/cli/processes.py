@@ -24,6 +24,7 @@ def run_api() -> None:
 
     settings = _configured()
     _prepare(settings)
+    _refuse_open_door(settings)
     command = gunicorn_command(settings)
     log.info("api.started", bind=settings.api_bind, published=settings.published_address)
     os.execvp(command[0], command)  # noqa: S606 (no shell is wanted)
@@ -69,6 +70,21 @@ def _configured() -> Settings:
     settings = load_settings()
     configure_logging(settings.log_level)
     return settings
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    """Off loopback somebody must have a key before the first call comes."""
+    from rockiln.store.store import Store
+
+    with closing(Store(settings)) as store:
+        if not settings.key_required or store.keys.count():
+            return
+    log.error(
+        "keys.missing",
+        reason=f"{settings.published_address} is not loopback, and there is no key",
+        next="rockiln keys create NAME, or publish on 127.0.0.1",
+    )
+    raise typer.Exit(FAILED)
 
 
 def _prepare(settings: Settings) -> str:

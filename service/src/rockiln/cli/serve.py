@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,7 @@ from rockiln.cli.configuration import load_settings
 from rockiln.cli.exit_codes import FAILED
 from rockiln.cli.process_group import ProcessGroup
 from rockiln.settings import HUB_SECRETS, Settings, split_address
+from rockiln.store.store import Store
 from rockiln.telemetry.logs import configure_logging
 
 _PROBE_SECONDS = 1.0
@@ -27,6 +29,7 @@ def run_serve(*, listen: str | None, data_dir: Path | None, models_dir: Path | N
     settings = serve_settings(listen=listen, data_dir=data_dir, models_dir=models_dir)
     configure_logging(settings.log_level)
     lock = _lock(settings)
+    _refuse_without_key(settings)
     _refuse_port_in_use(settings.api_bind)
     environment = settings.as_environment()
     url = f"http://{settings.published_address}"
@@ -89,6 +92,21 @@ def _environment(name: str, everything: dict[str, str]) -> dict[str, str]:
     if name == "fetcher":
         return everything
     return {key: value for key, value in everything.items() if key not in HUB_SECRETS}
+
+
+def _refuse_without_key(settings: Settings) -> None:
+    """Off loopback somebody must have a key before the first call comes."""
+    if not settings.key_required:
+        return
+    with closing(Store(settings)) as store:
+        store.prepare()
+        if store.keys.count():
+            return
+    raise _refusal(
+        f"--listen: {settings.published_address} is not loopback, and there is no key",
+        f"make one with ROCKILN_DATA_DIR={settings.data_dir} rockiln keys create NAME, or listen "
+        "on 127.0.0.1",
+    )
 
 
 def _refuse_port_in_use(address: str) -> None:

@@ -11,6 +11,7 @@ from rockiln.store.experience import RefusalStore, RungStore
 from rockiln.store.facts import FactStore
 from rockiln.store.in_use import InUse
 from rockiln.store.jobs import JobStore
+from rockiln.store.keys import KeyStore
 from rockiln.store.model_tasks import ModelTaskStore
 from rockiln.store.schema import bind_artefacts, check_integrity, migrate
 from rockiln.store.upkeep import Retention, Upkeep
@@ -39,6 +40,7 @@ class Store:
         self.rungs = RungStore(self.database)
         self.refusals = RefusalStore(self.database)
         self.facts = FactStore(self.database)
+        self.keys = KeyStore(self.database)
         self.model_tasks = ModelTaskStore(self.database)
         self.artefacts = ArtefactStore(settings.artefacts_dir)
         self.deletion = Deletion(self.database, self.artefacts)

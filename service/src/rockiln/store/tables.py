@@ -167,6 +167,20 @@ class RefusalRow(Base):
     detail: Mapped[str] = mapped_column(Text)
 
 
+class KeyRow(Base):
+    """A key to the API: what it hashes to, and what it opens."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]]
+    max_jobs: Mapped[int | None]
+    created_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+
+
 class FactRow(Base):
     """What the store knows of itself, such as its identity."""
 

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
+from rockiln.api.access import may_see, owner_to_see
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
@@ -87,7 +88,10 @@ def find_job(job_id: str) -> Job:
     if _JOB_ID.fullmatch(job_id) is None:
         raise UnknownJobError("a job id is 32 characters from 0-9 and a-f")
     g.job_id = job_id
-    return services().store.jobs.get(job_id)
+    job = services().store.jobs.get(job_id)
+    if not may_see(job):  # as if it were not there: an id tells nobody that it is
+        raise UnknownJobError(f"no job {job_id!r}")
+    return job
 
 
 @blueprint.get("/jobs")
@@ -102,7 +106,9 @@ def find_job(job_id: str) -> Job:
 def list_jobs() -> Response:
     query = validate(JobsQuery, _query_parameters())
     states = tuple(state for state in JobState if public_state(state) == query.state)
-    jobs = services().store.jobs.page(limit=query.limit + 1, before_seq=query.before, states=states)
+    jobs = services().store.jobs.page(
+        limit=query.limit + 1, before_seq=query.before, states=states, owner=owner_to_see()
+    )
     shown = jobs[: query.limit]
     following = None
     if len(jobs) > query.limit:
