@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,38 +26,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import T5EncoderModel
 
 from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
 from rockiln.domain.memory import Workload, estimate
-from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.model import DeviceFacts, ModelProfile, TransformerFacts
 from rockiln.domain.plan import Plan, plan
-from rockiln.engine.families import FAMILIES
-from rockiln.engine.families.interface import Components, Conditioning, Stage
+from rockiln.engine.families.interface import Conditioning, Stage
 from rockiln.engine.loaded_model import LoadedModel
-from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
 from rockiln.engine.rows import one_by_one
 from rockiln.engine.torch_settings import apply_torch_settings
 from rockiln.platforms.gpu import GpuDevice
 from rockiln.platforms.selection import select
-from support.known_models import CONFIGS, known_profile
+from support.known_models import known_profile
 from support.parameters import parameters
+from support.random_models import build
 
 GIB = 1 << 30
 STEPS = 2
 TOKENS = 77
 CAP_SHARES = (1.0, 1.05, 1.1, 1.2)
 CARDS_GIB = (8, 12, 16, 20, 24)
-CLASSES: dict[str, Any] = {
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-}
 
 
 @dataclass(frozen=True)
@@ -81,14 +72,30 @@ class Case:
 SIZES = {
     "sd15": [(512, 512), (512, 768), (768, 768), (1024, 1024)],
     "sdxl": [(768, 768), (1024, 1024), (1344, 768), (1536, 1536)],
+    "sd3": [(768, 768), (1024, 1024), (1536, 1536)],
+    "sd35": [(768, 768), (1024, 1024), (1536, 1536)],
+    "flux": [(768, 768), (1024, 1024), (1536, 1536)],
 }
 
 
-def cases() -> Iterator[Case]:
+def cases(models: Sequence[str]) -> Iterator[Case]:
     """Ordered so that cases of one placement follow each other."""
-    for model in SIZES:
-        yield from resident_cases(model)
-        yield from offloaded_cases(model)
+    for model in models:
+        if model in {"sd15", "sdxl"}:
+            yield from resident_cases(model)
+            yield from offloaded_cases(model)
+        else:
+            yield from transformer_cases(model)
+
+
+def transformer_cases(model: str) -> Iterator[Case]:
+    for size, batch in itertools.product(SIZES[model], (1, 2)):
+        yield Case(model, *size, batch, unload=True)
+    yield Case(model, *SIZES[model][0], 1, scores=True, unload=True)
+    for size in SIZES[model]:
+        yield Case(model, *size, 1, denoise="model_offload", decode="small_tiles")
+    for denoise, size in itertools.product(("group_offload", "sequential_offload"), SIZES[model]):
+        yield Case(model, *size, 1, denoise=denoise, decode="small_tiles")
 
 
 def resident_cases(model: str) -> Iterator[Case]:
@@ -115,37 +122,14 @@ def offloaded_cases(model: str) -> Iterator[Case]:
         yield Case(model, *size, 1, denoise=denoise, decode="small_tiles")
 
 
-def build(profile: ModelProfile, chosen: Plan, device: torch.device) -> LoadedModel:
-    """A model with random weights, placed as the plan says."""
-    modules: dict[str, Any] = {}
-    torch.set_default_dtype(torch.float16)
-    try:
-        with torch.device(device):
-            for part, config in CONFIGS[profile.id].items():
-                kind = CLASSES[part]
-                if part.startswith("text"):
-                    module = kind(CLIPTextConfig(**config))
-                else:
-                    module = kind(**{k: v for k, v in config.items() if k != "force_upcast"})
-                modules[part] = module.half().eval().requires_grad_(requires_grad=False)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    if chosen.decode_dtype is not None:
-        modules["vae"].to(getattr(torch, chosen.decode_dtype))
-    components = Components(modules, {}, {}, torch.float16, device)
-    family = FAMILIES[profile.family]
-    decode_device = torch.device("cpu") if chosen.decode_device == "cpu" else None
-    placement = Placement(family, components, chosen.placement, decode_device)
-    placement.settle()
-    return LoadedModel(profile, "0" * 64, family, components, placement)
-
-
 class Job:
     """One job on a model, stage by stage."""
 
     def __init__(self, model: LoadedModel, chosen: Plan, case: Case, device: GpuDevice) -> None:
         self._model, self._chosen, self._case, self._device = model, chosen, case, device
         self._where = model.components.device
+        assert model.profile.architecture is not None
+        self._facts = model.profile.architecture
         self.allocated: dict[str, int] = {}
         self.reserved: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
@@ -181,24 +165,36 @@ class Job:
         return result
 
     def _encode(self) -> None:
-        ids = torch.zeros((1, TOKENS), dtype=torch.long, device=self._where)
         encoders = [
             module
             for name, module in self._model.components.modules.items()
             if name.startswith("text")
         ]
         for module in [*encoders, *encoders]:  # a prompt and a negative one
-            module(ids, output_hidden_states=True)
+            is_t5 = isinstance(module, T5EncoderModel)
+            tokens = self._facts.text_encoders[-1].tokens if is_t5 else TOKENS
+            ids = torch.zeros((1, tokens), dtype=torch.long, device=self._where)
+            module(ids, output_hidden_states=not is_t5)
 
     def _denoise(self) -> torch.Tensor:
         case, components = self._case, self._model.components
-        samples = case.batch * 2
+        shape = self._facts.denoiser
+        single = isinstance(shape, TransformerFacts) and not shape.unconditional_sample
+        samples = case.batch * (1 if single else 2)
         like: dict[str, Any] = {"device": self._where, "dtype": torch.float16}
-        latents = torch.randn((samples, 4, case.height // 8, case.width // 8), **like)
-        width = components.modules["unet"].config.cross_attention_dim
+        channels = shape.latent_channels
+        latents = torch.randn((samples, channels, case.height // 8, case.width // 8), **like)
+        if isinstance(shape, TransformerFacts):
+            config = components.modules["transformer"].config
+            tokens, width = shape.text_tokens, config.joint_attention_dim
+        else:
+            tokens, width = TOKENS, shape.cross_attention_width
         conditioning: Conditioning = {
-            "prompt_embeds": torch.randn((samples, TOKENS, width), **like)
+            "prompt_embeds": torch.randn((samples, tokens, width), **like)
         }
+        if isinstance(shape, TransformerFacts):
+            conditioning["pooled"] = torch.randn((samples, config.pooled_projection_dim), **like)
+            conditioning["guidance"] = torch.full((samples,), 3.5, device=self._where)
         if case.model == "sdxl":
             conditioning["text_embeds"] = torch.randn((samples, 1280), **like)
             conditioning["time_ids"] = torch.zeros((samples, 6), **like)
@@ -247,9 +243,9 @@ class Bench:
         return Job(self._model, chosen, case, self._device)
 
 
-def table(device: GpuDevice) -> list[dict[str, Any]]:
+def table(device: GpuDevice, models: Sequence[str]) -> list[dict[str, Any]]:
     rows, bench = [], Bench(device)
-    for case in cases():
+    for case in cases(models):
         profile = known_profile(case.model)
         facts = replace(device.facts, fused_attention_width=0) if case.scores else device.facts
         chosen = plan_of(case, profile, facts)
@@ -343,15 +339,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["table", "cards"])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=list(SIZES), help="of the table")
     options = parser.parse_args()
     device = select("cuda", "gpu", threads=8)
     assert isinstance(device, GpuDevice)
     apply_torch_settings("gpu", 8)
     torch.manual_seed(0)
     begun = time.monotonic()
-    rows = table(device) if options.what == "table" else cards(device)
+    rows = table(device, options.models) if options.what == "table" else cards(device)
     result = {
-        "command": f"python tests/gpu/measure_memory.py {options.what}",
+        "command": f"python tests/gpu/measure_memory.py {' '.join(sys.argv[1:])}",
         "hardware": asdict(device.facts),
         "versions": {
             **{name: version(name) for name in ("torch", "diffusers", "transformers")},

@@ -31,6 +31,7 @@ from support.parameters import parameters
 
 MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
 TABLE = json.loads((MEASURED / "nvidia_h200_table.json").read_text())
+TRANSFORMERS = json.loads((MEASURED / "nvidia_h200_transformers.json").read_text())
 CARDS = json.loads((MEASURED / "nvidia_h200_cards.json").read_text())
 GIB = 1 << 30
 SIMULATED_GIB = (8, 12, 16, 20, 24)
@@ -48,7 +49,7 @@ def name_of(row: dict[str, Any]) -> str:
     return "-".join(str(row[word]) for word in words)
 
 
-@pytest.mark.parametrize("row", TABLE["rows"], ids=name_of)
+@pytest.mark.parametrize("row", [*TABLE["rows"], *TRANSFORMERS["rows"]], ids=name_of)
 def test_prediction_is_within_its_bound_of_the_measured_peak(row: dict[str, Any]) -> None:
     device = DeviceFacts(**TABLE["hardware"])
     if row["scores"]:
@@ -69,7 +70,7 @@ def test_the_measurement_covers_what_it_should() -> None:
     assert {row["denoise"] for row in rows} == {rung.value for rung in DenoiseRung}
     assert {row["decode"] for row in rows} >= {"full", "tiled", "small_tiles", "other_dtype"}
     # Each job ran again with no more memory than was predicted for it.
-    assert all(row["enough_at"] <= 1.0 for row in rows)
+    assert all(row["enough_at"] <= 1.0 for row in [*rows, *TRANSFORMERS["rows"]])
     assert {"torch", "diffusers", "cuda"} <= set(TABLE["versions"])
 
 
@@ -83,6 +84,20 @@ def test_the_plan_of_a_simulated_card_is_one_that_made_a_picture(row: dict[str, 
     assert chosen.rungs.as_dict() == {"denoise": row["denoise"], "decode": row["decode"]}
     assert chosen.unload_before_decode is row["unload"]
     assert chosen.predicted_bytes <= row["card_gib"] * GIB
+
+
+def test_flux_is_told_its_guidance_and_needs_no_second_sample() -> None:
+    guided, alone = (Workload(1024, 1024, 1, "float16", guided=on) for on in (True, False))
+    flux, sd3 = known_profile("flux"), known_profile("sd3")
+    assert estimate(flux, guided, Rungs(), card(80)) == estimate(flux, alone, Rungs(), card(80))
+    assert estimate(sd3, guided, Rungs(), card(80)) != estimate(sd3, alone, Rungs(), card(80))
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_a_transformer_has_no_sliced_attention(name: str) -> None:
+    """The slices are made for UNets' attention; queries of text and picture come together."""
+    old = card(24, fused_attention_width=0)
+    assert DenoiseRung.SLICED not in capabilities(known_profile(name), old, samples=2).denoise
 
 
 @pytest.mark.parametrize("gib", SIMULATED_GIB)

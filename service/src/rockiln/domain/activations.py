@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rockiln.domain.model import DecoderFacts, DenoiserFacts, TextEncoderFacts
+from rockiln.domain.model import (
+    DecoderFacts,
+    DenoiserFacts,
+    TextEncoderFacts,
+    TransformerFacts,
+)
 
 # Without a fused kernel torch computes scores in float32, keeps them before and after softmax, and
 # marks rows that are masked whole.
@@ -49,18 +54,20 @@ class AttentionMemory:
 
 
 def denoiser_peak(
-    facts: DenoiserFacts,
+    facts: DenoiserFacts | TransformerFacts,
     size: tuple[int, int],
     unit: int,
     attention: AttentionMemory,
     samples: int,
 ) -> int:
-    """Of one forward of a UNet.
+    """Of one forward.
 
     Args:
         size: width and height of the latents.
         unit: bytes of one number in all samples.
     """
+    if isinstance(facts, TransformerFacts):
+        return _transformer_peak(facts, size, unit, attention, samples)
     walk = _UnetWalk(facts, _tokens(size, len(facts.channels)), unit, attention, samples)
     walk.down()
     walk.middle()
@@ -146,6 +153,37 @@ class _UnetWalk:
                 self._tokens[level], channels // heads, self._samples * heads
             )
             _transformer(self.meter, self._units[level] * channels, scores)
+
+
+def _transformer_peak(
+    facts: TransformerFacts,
+    size: tuple[int, int],
+    unit: int,
+    attention: AttentionMemory,
+    samples: int,
+) -> int:
+    """The larger of a block's two halves; all blocks of a kind are alike.
+
+    Counted in tensors as wide as the stream, of the picture's tokens, the text's, or both.
+    """
+    picture = -(-size[0] // facts.patch) * -(-size[1] // facts.patch)
+    text, both = facts.text_tokens, picture + facts.text_tokens
+    scores = attention.scores(both, facts.width // facts.heads, samples * facts.heads)
+    plain = 8 * both if scores else 0  # queries, keys and values in float32
+    # Turned, as float32: its two products and one of their factors. Beside float32 no copies.
+    exact = unit // samples == _FLOAT32_BYTES
+    turned = 0 if not facts.rotary else (3 if exact else 7) * both
+    # Streams, their norms, queries, keys and values, those of the text alone once more, the result
+    # and its copy in another order.
+    attended = 5 * both + 3 * text + max(2 * both, turned, plain)
+    # Streams before and after attention, its results, norms; four times the width, before and
+    # after gelu.
+    fed = 2 * both + text + 10 * picture + (2 * picture if facts.dual_blocks else 0)
+    tensors = max(attended, fed)
+    if facts.single_blocks:
+        # The stream twice, its norm, the feed-forward's inner half; then as above.
+        tensors = max(tensors, 7 * both + 3 * both + max(2 * both, turned, plain), 13 * both)
+    return unit * facts.width * tensors + scores
 
 
 def decoder_peak(

@@ -29,6 +29,7 @@ from rockiln.domain.model import (
     DenoiserFacts,
     DeviceFacts,
     ModelProfile,
+    TransformerFacts,
 )
 from rockiln.domain.request import SIDE_GRID_PX
 from rockiln.domain.weights import block_shares, layer_shares
@@ -185,6 +186,10 @@ class _Weights:
         decoder = model.loaded_bytes(ITEM_BYTES[decoder_dtype]).get(DECODER, 0)
         denoiser = sum(size for name, size in loaded.items() if name in DENOISERS)
         encoders = sum(loaded.values()) - loaded.get(DECODER, 0) - denoiser
+        if dtype == "float16" and model.architecture is not None:
+            facts = model.architecture.text_encoders
+            wider = ITEM_BYTES["float32"] - ITEM_BYTES[dtype]
+            encoders += wider * sum(encoder.float32_parameters for encoder in facts)
         return cls(encoders, denoiser, decoder)
 
     @property
@@ -232,7 +237,11 @@ def _activations(
     )
     encoders, denoiser, decoder = shape.text_encoders, shape.denoiser, shape.decoder
     latents = (work.width // decoder.scale, work.height // decoder.scale)
-    samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
+    samples = work.samples
+    if isinstance(denoiser, TransformerFacts) and not denoiser.unconditional_sample:
+        samples = work.batch
+    if rungs.denoise is DenoiseRung.SPLIT_BATCH:
+        samples = 1
     tile = tile_px(rungs, work.width, work.height)
     decoded = (work.width, work.height) if tile is None else (tile, tile)
     at_decode = decoder_peak(decoder, decoded, inner_bytes, attention)
@@ -255,7 +264,7 @@ def capabilities(model: ModelProfile, device: DeviceFacts, *, samples: int) -> C
     shape = model.architecture or UNKNOWN_SHAPE
     facts = shape.denoiser
     denoise = {DenoiseRung.FULL}
-    if any(
+    if isinstance(facts, DenoiserFacts) and any(
         layers and channels // heads > device.fused_attention_width
         for layers, channels, heads in zip(
             facts.transformer_layers, facts.channels, facts.heads, strict=True

@@ -42,6 +42,32 @@ class DenoiserFacts:
 
 
 @dataclass(frozen=True)
+class TransformerFacts:
+    """The shape of a transformer over patches, with text and picture in one attention.
+
+    Attributes:
+        joint_blocks: with weights of their own for text and picture (all of SD3's).
+        dual_blocks: how many of those attend to the picture a second time (SD3.5 medium).
+        single_blocks: over text and picture as one sequence, after the others (FLUX.1).
+        patch: latents of a token along one side.
+        text_tokens: of one prompt, all text encoders together.
+        rotary: places are turned into queries and keys in float32.
+        unconditional_sample: guidance takes a second sample; else the network is told a number.
+    """
+
+    width: int
+    heads: int
+    joint_blocks: int
+    dual_blocks: int
+    single_blocks: int
+    patch: int
+    text_tokens: int
+    latent_channels: int
+    rotary: bool
+    unconditional_sample: bool
+
+
+@dataclass(frozen=True)
 class DecoderFacts:
     """A KL autoencoder's shape, per level of resolution from fine to coarse.
 
@@ -63,20 +89,25 @@ class DecoderFacts:
 
 @dataclass(frozen=True)
 class TextEncoderFacts:
-    """A text encoder's shape. ``tokens`` are those of one prompt."""
+    """A text encoder's shape. ``tokens`` are those of one prompt.
+
+    Attributes:
+        float32_parameters: numbers that stay in float32 where the rest is in float16.
+    """
 
     width: int
     layers: int
     heads: int
     inner_width: int
     tokens: int
+    float32_parameters: int = 0
 
 
 @dataclass(frozen=True)
 class Architecture:
     """What a model's configs say of its shape: the memory planner's input."""
 
-    denoiser: DenoiserFacts
+    denoiser: DenoiserFacts | TransformerFacts
     decoder: DecoderFacts
     text_encoders: tuple[TextEncoderFacts, ...] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rockiln.domain.model import Architecture, DenoiserFacts
+from rockiln.domain.model import Architecture, DenoiserFacts, TransformerFacts
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PieceShares:
     largest: float
 
 
-# Of a denoiser that is no UNet: a double block of FLUX.1 is 0.028, its widest layer 0.010.
+# Of a denoiser whose configs do not tell its shape; twice what a double block of FLUX.1 has.
 _OTHER_BLOCKS = PieceShares(0.06, 0.06)
 _OTHER_LAYERS = PieceShares(0.03, 0.03)
 
@@ -36,7 +36,10 @@ def layer_shares(architecture: Architecture | None) -> PieceShares:
     return _OTHER_LAYERS if architecture is None else _shares(architecture.denoiser, 1)
 
 
-def _shares(facts: DenoiserFacts, column: int) -> PieceShares:
+def _shares(facts: DenoiserFacts | TransformerFacts, column: int) -> PieceShares:
+    if isinstance(facts, TransformerFacts):
+        share = _widest(facts)[column] / denoiser_parameters(facts)
+        return PieceShares(share, share)
     pieces = [*_resnets(facts), *_transformer_blocks(facts)]
     whole = denoiser_parameters(facts)
     return PieceShares(
@@ -45,8 +48,11 @@ def _shares(facts: DenoiserFacts, column: int) -> PieceShares:
     )
 
 
-def denoiser_parameters(facts: DenoiserFacts) -> int:
-    """All of a UNet's, but for biases, norms and its embeddings."""
+def denoiser_parameters(facts: DenoiserFacts | TransformerFacts) -> int:
+    """All of them, but for biases, norms and embeddings."""
+    if isinstance(facts, TransformerFacts):
+        joint, dual, single = (blocks * facts.width**2 for blocks in _BLOCK_SQUARES)
+        return facts.joint_blocks * joint + facts.dual_blocks * dual + facts.single_blocks * single
     ends = 9 * facts.channels[0] * facts.latent_channels * 2
     samplers = sum(
         9 * channels * channels for channels in (*facts.channels[:-1], *facts.channels[1:])
@@ -56,6 +62,19 @@ def denoiser_parameters(facts: DenoiserFacts) -> int:
     )
     blocks = sum(sizes[0] for _, sizes in [*_resnets(facts), *_transformer_blocks(facts)])
     return ends + samplers + projections + blocks
+
+
+# In squares of the width. Joint: 6 + 6 to modulate, 4 + 4 of attention, 8 + 8 of feed-forwards;
+# dual: 3 to modulate and 4 of attention more; single: 3 to modulate, 3 of attention, 4 + 5.
+_BLOCK_SQUARES = (36, 7, 15)
+
+
+def _widest(facts: TransformerFacts) -> tuple[int, int]:
+    """Parameters of the largest block and of its widest layer, the one that modulates."""
+    joint, dual, _ = (blocks * facts.width**2 for blocks in _BLOCK_SQUARES)
+    if facts.dual_blocks:
+        return joint + dual, 9 * facts.width**2
+    return joint, 6 * facts.width**2
 
 
 def _resnets(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:

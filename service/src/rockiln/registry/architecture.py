@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from rockiln.domain.model import Architecture, DecoderFacts, DenoiserFacts, TextEncoderFacts
+from rockiln.domain.model import (
+    Architecture,
+    DecoderFacts,
+    DenoiserFacts,
+    TextEncoderFacts,
+    TransformerFacts,
+)
 
 Config = dict[str, Any]
+# As the families read prompts and cut latents into patches.
+CLIP_TOKENS = 77
+SD3_T5_TOKENS = 256
+FLUX_T5_TOKENS = 512
+FLUX_PATCH = 2
 
 
 def architecture_of(
-    unet: Config, vae: Config, text_encoders: list[Config], *, upcast: bool = False
+    denoiser: Config, vae: Config, text_encoders: list[Config], *, upcast: bool = False
 ) -> Architecture | None:
     """The shape that the configs describe; None if they leave a fact out or say it oddly.
 
@@ -21,7 +33,7 @@ def architecture_of(
     """
     try:
         return Architecture(
-            denoiser=_denoiser(unet),
+            denoiser=_KINDS.get(str(denoiser.get("_class_name")), _unet)(denoiser),
             decoder=DecoderFacts(
                 channels=_numbers(vae["block_out_channels"]),
                 layers=int(vae["layers_per_block"]),
@@ -35,7 +47,7 @@ def architecture_of(
         return None
 
 
-def _denoiser(config: Config) -> DenoiserFacts:
+def _unet(config: Config) -> DenoiserFacts:
     channels = _numbers(config["block_out_channels"])
     levels = len(channels)
     layers = _per_level(config.get("layers_per_block", 2), levels)
@@ -59,7 +71,55 @@ def _denoiser(config: Config) -> DenoiserFacts:
     )
 
 
+def _sd3(config: Config) -> TransformerFacts:
+    heads = int(config["num_attention_heads"])
+    return TransformerFacts(
+        width=heads * int(config["attention_head_dim"]),
+        heads=heads,
+        joint_blocks=int(config["num_layers"]),
+        dual_blocks=len(config.get("dual_attention_layers") or ()),
+        single_blocks=0,
+        patch=int(config["patch_size"]),
+        text_tokens=CLIP_TOKENS + SD3_T5_TOKENS,
+        latent_channels=int(config["in_channels"]),
+        rotary=False,
+        unconditional_sample=True,
+    )
+
+
+def _flux(config: Config) -> TransformerFacts:
+    heads = int(config["num_attention_heads"])
+    return TransformerFacts(
+        width=heads * int(config["attention_head_dim"]),
+        heads=heads,
+        joint_blocks=int(config["num_layers"]),
+        dual_blocks=0,
+        single_blocks=int(config["num_single_layers"]),
+        patch=FLUX_PATCH,
+        text_tokens=FLUX_T5_TOKENS,
+        latent_channels=int(config["in_channels"]) // FLUX_PATCH**2,
+        rotary=True,
+        unconditional_sample=False,
+    )
+
+
+_KINDS: dict[str, Callable[[Config], DenoiserFacts | TransformerFacts]] = {
+    "SD3Transformer2DModel": _sd3,
+    "FluxTransformer2DModel": _flux,
+}
+
+
 def _text_encoder(config: Config) -> TextEncoderFacts:
+    if "d_model" in config:
+        width, inner, layers = (int(config[key]) for key in ("d_model", "d_ff", "num_layers"))
+        return TextEncoderFacts(
+            width=width,
+            layers=layers,
+            heads=int(config["num_heads"]),
+            inner_width=inner,
+            tokens=FLUX_T5_TOKENS,
+            float32_parameters=layers * width * inner,  # transformers keeps T5's "wo" so
+        )
     return TextEncoderFacts(
         width=int(config["hidden_size"]),
         layers=int(config["num_hidden_layers"]),

@@ -68,11 +68,10 @@ def _architecture(folder: Path, layout: FamilyLayout) -> Architecture | None:
     configs = {
         name: read_json(folder / name / "config.json") for name in layout.weighted_in(folder)
     }
-    if "unet" not in configs:
-        return None
+    denoiser = configs["unet"] if "unet" in configs else configs["transformer"]
     encoders = [config for name, config in configs.items() if name.startswith("text_encoder")]
     upcast = layout.name == "sdxl" and configs["vae"].get("force_upcast", True) is True
-    return architecture_of(configs["unet"], configs["vae"], encoders, upcast=upcast)
+    return architecture_of(denoiser, configs["vae"], encoders, upcast=upcast)
 
 
 def _check_components(index: dict[str, Any], folder: Path, layout: FamilyLayout) -> None:
