@@ -36,10 +36,6 @@ options:
     description: Recorded digest of its image; empty if none is recorded.
     type: str
     default: ""
-  client_path:
-    description: The engine's client.
-    type: path
-    default: /usr/bin/docker
   python:
     description: Interpreter inside the container that has torch.
     type: str
@@ -87,7 +83,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._alignment import (
     mismatches,
     table,
 )
-from ansible_collections.rockiln.host.plugins.module_utils._engine import Engine
+from ansible_collections.rockiln.host.plugins.module_utils._engine import Engine, find_client
 from ansible_collections.rockiln.host.plugins.module_utils._environment_rules import (
     lint_environment,
 )
@@ -100,7 +96,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "gpu": {"type": "dict", "required": True},
     "container": {"type": "str", "default": "rockiln-worker"},
     "image": {"type": "str", "default": ""},
-    "client_path": {"type": "path", "default": "/usr/bin/docker"},
     "python": {"type": "str", "default": "/opt/venv/bin/python"},
 }
 
@@ -130,10 +125,15 @@ def chosen_gfx(gpu: dict[str, Any]) -> str:
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     given = module.params
-    engine = Engine(given["client_path"])
+    client = find_client()
+    if client is None:
+        module.fail_json(msg="no container engine answers; next: systemctl start docker")
+        return
     try:
-        shown = engine.call("container", "inspect", "--format", "{{.Image}}", given["container"])
-        inside = look_inside(given["client_path"], given["container"], given["python"])
+        shown = Engine(client.path).call(
+            "container", "inspect", "--format", "{{.Image}}", given["container"]
+        )
+        inside = look_inside(client.path, given["container"], given["python"])
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         module.fail_json(msg=f"cannot look into {given['container']}: {error}")
     lint = None
