@@ -16,6 +16,7 @@ from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.job import JobState
 from rockiln.store.jobs import JobStore
 from rockiln.store.records import Job, Lease, Picture, QueueLimits
+from rockiln.store.store import Store
 from support.parameters import parameters
 from unit.store.conftest import Clock
 
@@ -241,6 +242,15 @@ def test_pages_go_back_in_time(jobs: JobStore) -> None:
 def test_an_unknown_job_is_said_so(jobs: JobStore) -> None:
     with pytest.raises(UnknownJobError):
         jobs.get("0" * 32)
+
+
+def test_a_preview_is_told_and_moves_nothing(jobs: JobStore, store: Store) -> None:
+    job = submit(jobs)
+    held = lease(jobs)
+    jobs.record_preview(held, 0, 2)
+    told = store.events.after(job.id, 0, 99)[-1]
+    assert (told.kind, told.payload) == ("preview", {"index": 0, "step": 2, "steps": 4})
+    assert jobs.get(job.id).pictures[0].state is JobState.ACCEPTED
 
 
 def test_no_step_is_counted_once_the_latents_are_stored(jobs: JobStore) -> None:

@@ -122,9 +122,11 @@ def test_what_nobody_needs_is_dropped(store: Store) -> None:
     waiting = store.jobs.submit(parameters(), limits=LIMITS)
     for name in (job.id, waiting.id, "0" * 32):
         store.artefacts.put_latents(name, 0, b"x")
+        store.artefacts.put_preview(name, 0, b"x")
     done = upkeep(store, Retention(events_days=1), 2 * DAY).run()
     assert done.latents_dropped == 2
     assert store.artefacts.latents_jobs() == [waiting.id]
+    assert not store.artefacts.preview_path(job.id, 0).exists()
     assert done.events_dropped > 0
     assert [event.job_id for event in store.events.after(None, 0, 99)] == [waiting.id]
 

@@ -8,6 +8,7 @@ submitted or cancelled.
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Literal
-
-import torch
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
 from rockiln.domain.fault import Stage
@@ -26,8 +25,9 @@ from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
 from rockiln.engine.loras import digests_of, loras_of
 from rockiln.engine.model_shelf import ModelShelf
-from rockiln.engine.passes import Beginning, Pass, PassMaker, passes_of
+from rockiln.engine.passes import Pass, passes_of
 from rockiln.engine.picture_file import encode_picture
+from rockiln.engine.picture_rows import first_row, next_row
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
 from rockiln.engine.rows import Row, denoise_step, next_batch, one_by_one
@@ -35,6 +35,9 @@ from rockiln.engine.start_picture import StartPicture, start_of
 from rockiln.platforms.interface import Device
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
+
+# Between two previews of a picture: a quick model makes none, a slow one makes one a step.
+PREVIEW_SECONDS = 0.5
 
 
 class UnfitDeviceError(RockilnError):
@@ -125,7 +128,7 @@ class Engine:
             if job.start is not None:
                 job.start = self._encode_start(job, job.start)
             for picture in unmade:
-                picture.row = self._first_row(picture)
+                picture.row = first_row(picture, self._report_step)
             self._send(protocol.DenoiseStarted(job_id=job.id))
         self._decoding += [picture for picture in pictures if picture.latents is not None]
         self._denoising += unmade
@@ -180,55 +183,6 @@ class Engine:
             negative=encode(*reversed(texts), negative=True) if paired else None,
         )
 
-    def _first_row(self, picture: Picture) -> Row:
-        job = picture.job
-        seed = job.run.parameters.picture_seed(picture.index)
-        # Noise is drawn on the CPU, so that a seed means the same picture on every device.
-        generator = torch.Generator("cpu").manual_seed(seed)
-        maker, work = self._pass_maker(job), job.passes[0]
-        if job.start is None:
-            return self._row(picture, maker.from_noise(work, generator), generator)
-        return self._row(picture, maker.from_picture(work, job.start, generator), generator)
-
-    def _next_pass(self, picture: Picture, done: Row) -> None:
-        """The row of the pass after; the picture stays in the loop."""
-        job = picture.job
-        picture.passes_done += 1
-        beginning = self._pass_maker(job).from_latents(
-            job.passes[picture.passes_done], done.latents, done.generator
-        )
-        picture.row = self._row(picture, beginning, done.generator)
-        picture.row.widest_batch_rows = done.widest_batch_rows
-
-    @staticmethod
-    def _pass_maker(job: Job) -> PassMaker:
-        model = job.shelved.model
-        return PassMaker(model.family, model.components, job.run.parameters.scheduler)
-
-    def _row(self, picture: Picture, beginning: Beginning, generator: torch.Generator) -> Row:
-        job = picture.job
-        parameters, plan = job.run.parameters, job.run.plan
-        prompts = job.prompts[picture.passes_done]
-        return Row(
-            form=(
-                id(job.shelved),
-                plan.channels_last,
-                plan.sliced_attention,
-                plan.split_samples,
-                job.loras,
-            ),
-            latents=beginning.latents,
-            scheduler=beginning.scheduler,
-            conditioning=prompts.positive,
-            negative=prompts.negative,
-            guidance_scale=parameters.guidance_scale,
-            generator=generator,
-            max_batch_rows=plan.max_batch_rows,
-            on_step=[partial(self._report_step, picture)],
-            begin=beginning.begin,
-            after_step=beginning.blend,
-        )
-
     def _stored_latents(self, job: Job, name: str) -> FinalLatents | None:
         """Latents of an attempt before; None, with a line on stderr, if they are of no use."""
         try:
@@ -244,7 +198,7 @@ class Engine:
     # denoise
 
     def _report_step(self, picture: Picture, row: Row) -> None:
-        del row
+        self._preview(picture, row)
         self._send(
             protocol.StepDone(
                 job_id=picture.job.id,
@@ -253,6 +207,24 @@ class Engine:
                 steps=picture.job.run.parameters.total_steps,
             )
         )
+
+    def _preview(self, picture: Picture, row: Row) -> None:
+        """A small picture now and then, for those who wait; a warm-up has nobody."""
+        job, now = picture.job, time.monotonic()
+        if (
+            row.finished
+            or row.estimate is None
+            or job.run.purpose == "warm_up"
+            or now - picture.previewed_monotonic < PREVIEW_SECONDS
+        ):
+            return
+        data = job.shelved.colours.jpeg(row.estimate())
+        if data is not None:
+            picture.previewed_monotonic = now
+            self._artefacts.put_preview(job.id, picture.index, data)
+            self._send(
+                protocol.PreviewMade(job_id=job.id, index=picture.index, step=picture.steps_done)
+            )
 
     def _denoise(self) -> None:
         by_row = {picture.row: picture for picture in self._denoising if picture.row is not None}
@@ -279,7 +251,7 @@ class Engine:
             if not row.finished:
                 continue
             if picture.passes_done + 1 < len(picture.job.passes):
-                self._next_pass(picture, row)
+                picture.row = next_row(picture, row, self._report_step)
             else:
                 self._denoising.remove(picture)
                 self._hand_over_latents(picture, row)
@@ -317,6 +289,7 @@ class Engine:
             self._enter(job, "decode")
             on_device = latents.latents.to(model.placement.decode_device)
             pixels = to_pixels(model.family.decode(model.components, on_device))
+        shelved.colours.learn(latents.latents, pixels)
         if job.start is not None:
             pixels = job.start.keep_rest(pixels)
         if run.purpose == "warm_up":

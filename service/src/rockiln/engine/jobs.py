@@ -82,6 +82,7 @@ class Picture:
     watch: Stopwatch
     row: Row | None = None
     passes_done: int = 0
+    previewed_monotonic: float = field(default_factory=time.monotonic)
     latents: FinalLatents | None = None
 
     @property

@@ -18,6 +18,7 @@ from rockiln.engine.loaded_model import LoadedModel
 from rockiln.engine.loras import LoraSet
 from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
+from rockiln.engine.preview import ColourMap
 from rockiln.platforms.interface import Device
 from rockiln.registry.file_gate import check_files
 from rockiln.registry.revision import revision, signature
@@ -27,11 +28,12 @@ KEPT_MODELS = 2
 
 @dataclass(frozen=True, eq=False)
 class ShelvedModel:
-    """A loaded model, and the policies and LoRAs on it."""
+    """A loaded model, the policies and LoRAs on it, and what is known of its colours."""
 
     model: LoadedModel
     policies: PolicySet
     loras: LoraSet
+    colours: ColourMap
 
 
 class ModelShelf:
@@ -86,7 +88,7 @@ class ModelShelf:
         placement = Placement(family, components, plan.placement, decode_device)
         placement.settle()
         model = LoadedModel(profile, digest, family, components, placement)
-        return ShelvedModel(model, PolicySet(model), LoraSet(components))
+        return ShelvedModel(model, PolicySet(model), LoraSet(components), ColourMap())
 
 
 def _cast_decoder(family: Family, components: Components, dtype: torch.dtype) -> None:

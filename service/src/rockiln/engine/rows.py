@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from rockiln.engine.families.interface import Conditioning
-from rockiln.engine.schedulers import scale_model_input, takes_generator
+from rockiln.engine.schedulers import clean_estimate, scale_model_input, takes_generator
 
 Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 
@@ -34,6 +35,7 @@ class Row:
         after_step: changes the latents after each step of the scheduler.
         position: evaluations done; a scheduler of order 2 needs two for most steps.
         widest_batch_rows: rows in the widest forward so far; 1 means always alone.
+        estimate: clean latents by the last prediction, for a preview.
     """
 
     form: Hashable
@@ -49,6 +51,7 @@ class Row:
     after_step: Callable[[Row], None] | None = None
     position: int = 0
     widest_batch_rows: int = 0
+    estimate: Callable[[], torch.Tensor] | None = None
 
     @property
     def evaluations(self) -> int:
@@ -80,9 +83,12 @@ class Row:
     def advance(self, prediction: torch.Tensor) -> None:
         """One step of the row's scheduler with its prediction [1, C, h, w]."""
         options = {"generator": self.generator} if takes_generator(self.scheduler) else {}
-        self.latents = self.scheduler.step(
-            prediction, self.timestep, self.latents, return_dict=False, **options
-        )[0]
+        latents, timestep = self.latents, self.timestep
+        outcome = self.scheduler.step(prediction, timestep, latents, return_dict=False, **options)
+        self.latents = outcome[0]
+        self.estimate = partial(
+            clean_estimate, self.scheduler, outcome, prediction, latents, timestep
+        )
         self.position += 1
         if self.after_step is not None:
             self.after_step(self)

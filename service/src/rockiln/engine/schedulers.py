@@ -108,6 +108,34 @@ def add_noise(
     return noised.to(latents.dtype)
 
 
+def clean_estimate(
+    scheduler: Any,
+    outcome: tuple[Any, ...],
+    prediction: torch.Tensor,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+) -> torch.Tensor:
+    """What the picture would be by the last prediction, as far as the scheduler tells.
+
+    Args:
+        outcome: of its ``step``.
+        latents: that the prediction was made from.
+    """
+    if hasattr(scheduler, "scale_noise"):
+        sigma = (timestep / scheduler.config.num_train_timesteps).to(latents)
+        clean: torch.Tensor = latents - sigma * prediction
+        return clean
+    if len(outcome) > 1 and outcome[1] is not None:
+        told: torch.Tensor = outcome[1]
+        return told
+    kept = getattr(scheduler, "model_outputs", None)
+    if kept is not None and kept[-1] is not None:
+        last: torch.Tensor = kept[-1]
+        return last
+    stepped: torch.Tensor = outcome[0]
+    return stepped
+
+
 def scale_model_input(
     scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor
 ) -> torch.Tensor:

@@ -137,8 +137,10 @@ class ArtefactStore:
             return None
 
     def latents_jobs(self) -> list[str]:
-        """Jobs that have a folder of latents."""
-        return [entry.name for entry in (self._root / "latents").iterdir() if entry.is_dir()]
+        """Jobs that have a folder of latents or previews."""
+        return sorted(
+            {path.name for kind in ("latents", "previews") for path in self._root.glob(f"{kind}/*")}
+        )
 
     def put_latents(self, job_id: str, index: int, data: bytes) -> str:
         """Stores the final latents of a picture; returns the name to load them by."""
@@ -150,9 +152,18 @@ class ArtefactStore:
         return self._root / "latents" / name
 
     def drop_latents(self, job_id: str) -> None:
-        """Removes the latents of an ended job."""
-        with suppress(FileNotFoundError):  # never there, or another worker was faster
-            shutil.rmtree(self._root / "latents" / job_id)
+        """Removes the latents and previews of an ended job."""
+        for kind in ("latents", "previews"):
+            with suppress(FileNotFoundError):  # never there, or another worker was faster
+                shutil.rmtree(self._root / kind / job_id)
+
+    def put_preview(self, job_id: str, index: int, data: bytes) -> None:
+        """In place of the one before. It need not survive anything."""
+        path = self.preview_path(job_id, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = path.with_name(f".tmp-{index}")
+        written.write_bytes(data)
+        written.replace(path)
 
     def preview_path(self, job_id: str, index: int) -> Path:
         """Where the newest preview of a picture in the making is, a JPEG."""

@@ -76,6 +76,12 @@ class Work:
             steps = _steps(row)
             life.tell(row, "step", self._clock(), index=index, step=step, steps=steps)
 
+    def record_preview(self, lease: Lease, index: int, step: int) -> None:
+        """A preview of picture ``index`` can be looked at. Raises LeaseLostError."""
+        with self._database.write() as session:
+            row = life.owned(session, lease)
+            life.tell(row, "preview", self._clock(), index=index, step=step, steps=_steps(row))
+
     def record_latents(self, lease: Lease, index: int, latents: str) -> None:
         """The final latents are durable: no later attempt denoises again. Raises LeaseLostError."""
         with self._database.write() as session:

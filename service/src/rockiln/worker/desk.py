@@ -186,6 +186,8 @@ class Desk:
         match event:
             case protocol.DenoiseStarted():
                 self._enter(attempt, "denoise")
+            case protocol.PreviewMade():
+                jobs.record_preview(lease, event.index, event.step)
             case protocol.LatentsStored():
                 jobs.record_latents(lease, event.index, event.latents)
                 attempt.undenoised.discard(event.index)

@@ -108,6 +108,15 @@ class StepDone(_Line):
     steps: int
 
 
+class PreviewMade(_Line):
+    """A preview of a picture in the making is in its place (``ArtefactStore.preview_path``)."""
+
+    event: Literal["preview_made"] = "preview_made"
+    job_id: str
+    index: int
+    step: int
+
+
 class LatentsStored(_Line):
     """The final latents of a picture are on disk under ``latents``; denoising is never repeated."""
 
@@ -184,6 +193,7 @@ Progress = (
     JobTaken
     | DenoiseStarted
     | StepDone
+    | PreviewMade
     | LatentsStored
     | DecodeStarted
     | EncodeStarted
