@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
 from browser.conftest import PHONE, Hand, open_page
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from support.front import ServedFront
@@ -39,6 +43,20 @@ def test_a_job_is_told_of_without_a_stream(page: Page, hand: Hand) -> None:
     ask(page, "a quiet harbour")
     hand.draw()
     expect(page.get_by_role("img", name="Picture 1: a quiet harbour")).to_be_visible()
+
+
+def test_a_preview_is_shown_while_it_is_drawn(page: Page) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 16), "orange").save(file, "jpeg")
+    told = {"payload": {"index": 0, "step": 1}, "preview": b64encode(file.getvalue()).decode()}
+    body = f"id: 1\nevent: preview\ndata: {json.dumps(told)}\n\n"
+    page.route(
+        "**/jobs/*/events",
+        lambda route: route.fulfill(content_type="text/event-stream", body=body),
+    )
+    ask(page)
+    expect(page.get_by_role("img", name="What can be seen")).to_have_attribute("width", "32")
+    expect(page.get_by_role("img", name="What can be seen")).to_be_visible()
 
 
 def test_the_state_is_said_once_to_a_screen_reader(page: Page, hand: Hand) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -68,7 +69,7 @@ def test_a_size_is_chosen_or_typed(page: Page, served: ServedFront) -> None:
     page.get_by_label("Custom").check(force=True)
     page.get_by_label("Width, px", exact=True).fill("128")
     page.get_by_role("button", name="Generate").click()
-    expect(page.get_by_role("definition").filter(has_text="128")).to_be_visible()
+    expect(page.get_by_role("definition").filter(has_text=re.compile("^128 "))).to_be_visible()
 
 
 def test_a_failed_job_is_sent_again_from_the_queue(
