@@ -56,6 +56,21 @@ def test_a_preview_is_announced_after_its_file_is_there_and_changes_no_picture(
     assert not path.exists()
 
 
+def test_a_job_goes_on_where_a_preview_cannot_be_written(
+    harness: EngineHarness,
+    tiny: ModelProfile,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    harness.run(parameters(), tiny)
+    monkeypatch.setattr(engine, "PREVIEW_SECONDS", 0.0)
+    (harness.artefacts.root / "previews").mkdir(exist_ok=True)
+    (harness.artefacts.root / "previews" / "blocked").write_text("no folder")
+    assert len(harness.run(parameters(), tiny, job_id="blocked")) == 1
+    assert harness.of(protocol.PreviewMade) == []
+    assert "no preview of job blocked" in capfd.readouterr().err
+
+
 def test_quick_steps_and_warm_ups_have_none(
     harness: EngineHarness, tiny: ModelProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

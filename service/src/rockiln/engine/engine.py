@@ -221,7 +221,11 @@ class Engine:
         data = job.shelved.colours.jpeg(row.estimate())
         if data is not None:
             picture.previewed_monotonic = now
-            self._artefacts.put_preview(job.id, picture.index, data)
+            try:
+                self._artefacts.put_preview(job.id, picture.index, data)
+            except OSError as error:  # a job goes on without one
+                sys.stderr.write(f"no preview of job {job.id}: {error}\n")
+                return
             self._send(
                 protocol.PreviewMade(job_id=job.id, index=picture.index, step=picture.steps_done)
             )
