@@ -115,7 +115,7 @@ def test_host_facts_that_cannot_be_read_are_told_not_hidden(front: Front, conten
 
 def test_models_are_listed_with_those_that_are_broken(new_front: Callable[..., Front]) -> None:
     models = new_front(broken={"torn": "unet is truncated"}).client.get("/models").get_json()
-    paper, torn = models["models"]
+    paper, torn = models["models"][:2]  # then those that are known and not here
     assert (paper["id"], paper["state"], paper["default"]) == ("paper", "ready", True)
     assert paper["sides"] == {"min_px": 64, "max_px": 512, "multiple_of_px": 8}
     assert (torn["state"], torn["reason"]) == ("broken", "unet is truncated")
