@@ -37,6 +37,12 @@ STATE = """\
         row: {backend: cpu}
       target_problem: ""
 """
+# What the real role says when rocm_host_reboot is `required`.
+REBOOT = """\
+- name: Stop until somebody has rebooted
+  ansible.builtin.fail: {msg: "Next: reboot, then run again."}
+  when: broken == inventory_hostname ~ ' reboot'
+"""
 RECORD = """\
 - name: Remember
   ansible.builtin.set_fact: {recorded: "{{ __inference_service_record_action == 'begin' }}"}
@@ -57,7 +63,7 @@ def site(tmp_path: Path) -> Path:
         tasks.mkdir(parents=True)
         (tasks / "main.yml").write_text(MEET.format(place=role))
     for verb in VERBS:
-        more = {"state": STATE, "record": RECORD}.get(verb, "")
+        more = {"state": STATE, "record": RECORD, "align": REBOOT}.get(verb, "")
         (tasks / f"{verb}.yml").write_text(MEET.format(place=verb) + more)
     defaults = tmp_path / "roles/rocm_catalogue/defaults"
     defaults.mkdir()
@@ -113,6 +119,14 @@ def test_host_beside_the_failed_one_goes_on_and_those_after_it_are_left_alone(si
     said, found = met(site, "rollback", "-e", "rollback_serial=2", broken="first go_back")
     assert ["second", "go_back"] in found
     assert "third" not in {host for host, _ in found}
+
+
+def test_upgrade_that_waits_for_a_reboot_is_not_taken_back(site: Path) -> None:
+    """Taken back, it would wait for the same reboot again, for ever."""
+    said, found = met(site, "upgrade", broken="first reboot")
+    assert ["first", "go_back"] not in found
+    assert "reboot, then run again. The upgrade goes on from there" in said
+    assert {host for host, _ in found} == {"first"}
 
 
 def test_rollback_that_fails_stops_the_hosts_after_it(site: Path) -> None:
