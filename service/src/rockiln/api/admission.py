@@ -247,6 +247,9 @@ def _find_model(services: Services, model_id: str | None) -> ModelProfile:
         model_id = services.settings.default_model
     elif model_id in catalogue.models:
         return catalogue.models[model_id]
+    catalogue = services.models.current(at_once=True)  # it may have come this moment
+    if model_id in catalogue.models:
+        return catalogue.models[model_id]
     if model_id in catalogue.broken:
         raise BrokenModelError(f"model {model_id}: {catalogue.broken[model_id]}")
     row = known_models().get(model_id)

@@ -38,8 +38,9 @@ class ModelList:
         self._catalogue = self._load() if catalogue is None else catalogue
         self._looked_monotonic = monotonic()
 
-    def current(self) -> Catalogue:
-        if self._monotonic() - self._looked_monotonic >= _LOOK_AGAIN_SECONDS:
+    def current(self, *, at_once: bool = False) -> Catalogue:
+        """What is there: as of some seconds ago, or of now."""
+        if at_once or self._monotonic() - self._looked_monotonic >= _LOOK_AGAIN_SECONDS:
             self._looked_monotonic = self._monotonic()
             seen = self._look()
             if seen != self._seen:

@@ -119,7 +119,7 @@ class _View:
 
     def __init__(self, services: Services) -> None:
         tasks = services.store.model_tasks
-        self._catalogue = services.catalogue
+        self._catalogue = services.models.current(at_once=True)
         self._default = self._catalogue.default(services.settings.default_model)
         self._known = known_models()
         self._tasks: dict[str, ModelTask] = tasks.latest()
