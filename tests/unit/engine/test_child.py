@@ -198,7 +198,7 @@ def test_model_that_cannot_be_loaded_fails_the_start(tmp_path: Path, tiny: Model
     shutil.copytree(tiny.path, folder)
     (folder / "unet" / "config.json").unlink()
     with ChildProcess(tmp_path / "child") as child:
-        child.start(replace(tiny, path=str(folder)))
+        child.start(replace(tiny, path=str(folder), root=str(folder.parent)))
         failed = child.expect(protocol.StartFailed)
         assert failed.code is FaultCode.BROKEN_MODEL
         assert "unet" in failed.detail
