@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.timeout(300)
+ROLE = Path(__file__).resolve().parents[2] / "ansible" / "roles" / "inference_service"
 URL = "http://127.0.0.1:8000"
 PROMPT = '{"prompt": "a red boat on a lake at sunset, snowy mountains", "seed": 7}'
 LONG = '{"prompt": "a red boat", "seed": 8, "num_inference_steps": 60}'
@@ -55,7 +58,9 @@ def test_page_for_people_answers(host: Any) -> None:
 
 
 def test_body_over_the_cap_is_a_problem_document(host: Any) -> None:
-    host.check_output("head -c 2000000 /dev/zero | tr '\\0' ' ' > /tmp/large")
+    defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+    too_many = defaults["inference_service_body_max_bytes"] + 1
+    host.check_output("head -c %d /dev/zero | tr '\\0' ' ' > /tmp/large", too_many)
     answer = host.run(
         "curl -sS -X POST %s -H 'Content-Type: application/json' --data-binary @/tmp/large "
         "-w ' %%{http_code} %%{content_type}'",

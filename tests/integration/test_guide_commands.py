@@ -6,7 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
+from PIL import Image
 
 from support.front import ServedFront
 
@@ -23,7 +25,13 @@ def test_the_guide_has_commands() -> None:
 def test_a_command_of_the_guide_works(tmp_path: Path, number: int) -> None:
     with ServedFront(tmp_path) as front, front.hand.working():
         front.hand.report()
-        command = COMMANDS[number].replace("http://127.0.0.1:8000", front.url)
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "boat.png")
+        job = httpx.post(f"{front.url}/generate", json={"prompt": "a boat"})
+        command = (
+            COMMANDS[number]
+            .replace("http://127.0.0.1:8000", front.url)
+            .replace("{id}", job.headers["Rockiln-Job-Id"])
+        )
         ran = subprocess.run(
             ["bash", "-euc", command.replace("curl ", "curl --fail-with-body --silent ", 1)],
             cwd=tmp_path,
@@ -33,7 +41,9 @@ def test_a_command_of_the_guide_works(tmp_path: Path, number: int) -> None:
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         written = re.search(r"-o (\S+)", command)
-        if written is None:
+        if "event-stream" in command:
+            assert "event: done" in ran.stdout
+        elif written is None:
             assert '"state":"' in ran.stdout.replace(" ", "")
         else:
             assert (tmp_path / written.group(1)).read_bytes().startswith(b"png ")

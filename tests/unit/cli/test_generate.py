@@ -111,7 +111,11 @@ def test_a_job_cancelled_by_somebody_has_its_own_code(served: ServedFront) -> No
 
 def test_an_interrupt_cancels_the_job(served: ServedFront) -> None:
     running = subprocess.Popen(
-        [sys.executable, "-m", "rockiln", "generate", "a boat to be cancelled"],
+        # Started in the background, this test run may ignore the signal, and so would its children.
+        [
+            *("env", "--default-signal=INT"),
+            *(sys.executable, "-m", "rockiln", "generate", "a boat to be cancelled"),
+        ],
         env=served.environment(),
         stderr=subprocess.PIPE,
     )

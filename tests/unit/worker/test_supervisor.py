@@ -131,8 +131,8 @@ def test_an_engine_that_does_not_start_is_told_and_tried_again(
     bench: FaultBench, start: str, reason: str
 ) -> None:
     bench.start(
-        start, start, "", start_seconds=0.3, model_load_seconds=0.3, restart_backoff_seconds=1,
-        restart_backoff_max_seconds=1,
+        start, start, "", start_seconds=1.0, model_load_seconds=0.5, restart_backoff_seconds=0.5,
+        restart_backoff_max_seconds=0.5,
     )  # fmt: skip
     job = bench.submit()
     bench.worker(lambda worker: worker.state == "failed" and reason in worker.detail)
