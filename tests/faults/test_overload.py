@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -20,11 +18,10 @@ import pytest
 
 from rockiln.store.records import Job, Lease
 from support.front import ServedFront
-from support.load import SlowClients, obedient, probing, storm
+from support.load import SlowClients, obedient, probing, storm, to_its_end
 from support.service import eventually
 from support.shield import Shield
 
-T = TypeVar("T")
 Sizes = Callable[[int, int], int]
 Figures = Callable[..., None]
 
@@ -38,12 +35,6 @@ QUEUE = 40
 GROWTH_MAX_BYTES = 50 << 20
 # What the API may say when it cannot take more.
 BUSY = {429: {"queue-full"}, 503: {"storage-low", "store-unavailable", "proxy-unavailable"}}
-
-
-def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Runs ``work`` on a thread: the browser tests leave a loop running on the main one."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(asyncio.run, work).result()
 
 
 def api_bytes(front: ServedFront) -> int:

@@ -14,14 +14,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
 ANSWER_SECONDS = 60.0
 _PROBE_PAUSE_SECONDS = 0.02
+
+
+def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Runs ``work`` on a thread: the browser tests leave a loop running on the main one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, work).result()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rockiln.api.streams import _BUFFER_BYTES, RETURN_SECONDS, Streams
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.store.records import Job, Lease
 from support.front import Front, ServedFront
+from support.load import to_its_end
 from support.service import eventually
 from support.shield import Shield
 
@@ -295,7 +296,7 @@ def test_500_streams_lose_and_double_nothing_over_restarts_of_proxy_and_api(
                 await asyncio.to_thread(front.hand.finish, leased)
             return await asyncio.gather(*clients)
 
-        received = asyncio.run(run())
+        received = to_its_end(run())
         logs = {
             job_id: [event.seq for event in front.store.events.after(job_id, 0, 1000)]
             for job_id in jobs
