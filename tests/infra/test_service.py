@@ -60,7 +60,7 @@ def test_page_for_people_answers(host: Any) -> None:
 def test_body_over_the_cap_is_a_problem_document(host: Any) -> None:
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
     too_many = defaults["inference_service_body_max_bytes"] + 1
-    host.check_output("head -c %d /dev/zero | tr '\\0' ' ' > /tmp/large", too_many)
+    host.check_output("head -c %s /dev/zero | tr '\\0' ' ' > /tmp/large", str(too_many))
     answer = host.run(
         "curl -sS -X POST %s -H 'Content-Type: application/json' --data-binary @/tmp/large "
         "-w ' %%{http_code} %%{content_type}'",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from flask.testing import FlaskClient
 
 from rockiln.registry.known_models import known_models
 from support.front import Front
+from support.paper_model import PAPER, write_paper_model
 
 GATED = "flux1-dev"
 
@@ -142,8 +142,7 @@ def test_no_room_is_told_before_anything_is_asked(new_front: Callable[..., Front
 
 
 def test_a_model_in_use_stays_and_one_task_at_a_time(front: Front) -> None:
-    folder: Path = front.settings.own_models_dir / "paper"
-    folder.mkdir(parents=True)
+    write_paper_model(front.settings.own_models_dir / PAPER.id)
     job = front.submit()
     assert refused(front.client.delete("/models/paper"), "model-in-use")["jobs"] == 1
     front.client.delete(f"/jobs/{job}")
