@@ -9,11 +9,12 @@ from typing import Any
 
 from flask import g, request
 
-from rockiln.api.admission import accept_job, largest_size, read_request
+from rockiln.api.admission import KEY_PATTERN, accept_job, largest_size, read_request
 from rockiln.api.body import body_turn
+from rockiln.api.describe import RequestHeader
 from rockiln.api.documents import failure_reason, job_href
 from rockiln.api.negotiation import read_preferences
-from rockiln.api.problems import ProblemError, kind_of_failure
+from rockiln.api.problems import JOB_END_SLUGS, ProblemError, kind_of_failure
 from rockiln.api.services import services
 from rockiln.api.streams import cancel_abandoned
 from rockiln.domain.errors import QueueFullError, UnknownArtefactError
@@ -22,6 +23,30 @@ from rockiln.domain.job import JobState
 from rockiln.domain.request import PictureFormat
 from rockiln.store.records import Job
 
+# What a picture call may be answered with, whatever its dialect.
+CALL_PROBLEMS = (
+    "invalid-request",
+    "invalid-json",
+    "unknown-model",
+    "body-too-large",
+    "unsupported-media-type",
+    "idempotency-conflict",
+    "queue-full",
+    "too-large-for-device",
+    "quarantined-request",
+    "broken-model",
+    "storage-low",
+    "store-unavailable",
+    *JOB_END_SLUGS,
+)
+IDEMPOTENCY_KEY = RequestHeader(
+    "With the same key and body the same job answers again.", KEY_PATTERN
+)
+# Of a dialect whose calls do nothing but wait.
+WAITING_CALL_HEADERS = {
+    "Idempotency-Key": IDEMPOTENCY_KEY,
+    "Prefer": RequestHeader("cancel-on-disconnect to drop the job when you leave."),
+}
 _BUSY_SECONDS = 5
 
 
@@ -64,7 +89,7 @@ def run(read: Callable[[], Wanted]) -> Job:
             )
             del wanted, given
         g.job_id = job.id
-        return _wait_for_end(job) if waits else job
+        return _ended(job) if waits else job
 
 
 @contextmanager
@@ -79,20 +104,26 @@ def _place_to_wait() -> Iterator[None]:
         yield
 
 
-def _wait_for_end(job: Job) -> Job:
+def wait(job: Job, seconds: float) -> Job:
+    """The job when it has ended, the time is over or its client left, who may have it cancelled."""
+    if job.ended:
+        return job
     held = services()
-    if not job.ended:
-        seconds = held.settings.wait_seconds
-        # gunicorn's name for the connection; other servers have none, and wait to the end.
-        client = request.environ.get("gunicorn.socket")
-        g.client_left = held.waiting_room.wait(job.id, seconds, client)
-        if g.client_left and cancels_on_disconnect():
-            cancel_abandoned(held.store, job.id)
-        job = held.store.jobs.get(job.id)
+    # gunicorn's name for the connection; other servers have none, and wait to the end.
+    client = request.environ.get("gunicorn.socket")
+    g.client_left = held.waiting_room.wait(job.id, seconds, client)
+    if g.client_left and cancels_on_disconnect():
+        cancel_abandoned(held.store, job.id)
+    return held.store.jobs.get(job.id)
+
+
+def _ended(job: Job) -> Job:
+    seconds = services().settings.wait_seconds
+    job = wait(job, seconds)
     if not job.ended:
         raise ProblemError(
             "still-running",
-            f"the picture was not there after {held.settings.wait_seconds:g} s",
+            f"the picture was not there after {seconds:g} s",
             job_id=job.id,
             job=job_href(job.id),
         )

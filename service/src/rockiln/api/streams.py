@@ -294,12 +294,10 @@ class Streams:
 def cancel_abandoned(store: Store, job_id: str) -> None:
     """Cancels a job whose client left and wanted it so. One that has ended stays as it is."""
     try:
-        store.jobs.cancel(job_id)
+        store.cancel(job_id)
     except (JobNotCancellableError, UnknownJobError) as error:
         log.debug("job.not_cancelled", job_id=job_id, reason=str(error))
         return
-    store.wake("worker")
-    store.wake("api")
     log.info("job.abandoned", job_id=job_id)
 
 

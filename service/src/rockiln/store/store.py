@@ -13,6 +13,7 @@ from rockiln.store.in_use import InUse
 from rockiln.store.jobs import JobStore
 from rockiln.store.keys import KeyStore
 from rockiln.store.model_tasks import ModelTaskStore
+from rockiln.store.records import Job
 from rockiln.store.schema import bind_artefacts, check_integrity, migrate
 from rockiln.store.upkeep import Retention, Upkeep
 from rockiln.store.wake import Audience, WakeReceiver, wake
@@ -59,6 +60,25 @@ class Store:
         migrate(self.database, self._folder)
         check_integrity(self.database)
         bind_artefacts(self.database, self._folder, self._settings.artefacts_dir)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job, and tells everybody concerned.
+
+        Raises:
+            UnknownJobError, JobNotCancellableError: as ``jobs.cancel`` says.
+        """
+        job = self.jobs.cancel(job_id)
+        self._wake_all()
+        return job
+
+    def purge(self, job_id: str) -> None:
+        """Deletes a job for good; a worker takes its files away within a minute."""
+        self.deletion.mark(job_id)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        self.wake("worker")
+        self.wake("api")
 
     def wake(self, audience: Audience) -> None:
         wake(self._wake_folder, audience)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -24,45 +25,28 @@ from rockiln.api.a1111_request import (
     wanted,
 )
 from rockiln.api.access import owner_of_request
-from rockiln.api.admission import KEY_PATTERN
 from rockiln.api.body import body_turn, read_json_object
-from rockiln.api.calls import Wanted, failure, picture_files, run
-from rockiln.api.describe import Answered, Operation, RequestHeader, describe
+from rockiln.api.calls import (
+    CALL_PROBLEMS,
+    WAITING_CALL_HEADERS,
+    Wanted,
+    failure,
+    picture_files,
+    run,
+)
+from rockiln.api.describe import Answered, Operation, describe
 from rockiln.api.input_pictures import clean_picture
 from rockiln.api.json_answers import answer
-from rockiln.api.problems import JOB_END_SLUGS
 from rockiln.api.services import services
-from rockiln.api.streams import cancel_abandoned
 from rockiln.api.validation import validate
+from rockiln.domain.errors import JobNotCancellableError, UnknownJobError
 from rockiln.domain.job import JobState
 from rockiln.domain.request import PictureBytes
 from rockiln.domain.sampling import A1111_NAMES
 
 blueprint = Blueprint("a1111", __name__, url_prefix="/sdapi/v1")
 
-_CALL_PROBLEMS = (
-    "invalid-request",
-    "invalid-json",
-    "bad-request",
-    "unknown-model",
-    "body-too-large",
-    "unsupported-media-type",
-    "idempotency-conflict",
-    "queue-full",
-    "too-large-for-device",
-    "quarantined-request",
-    "broken-model",
-    "storage-low",
-    "store-unavailable",
-    "still-running",
-    *JOB_END_SLUGS,
-)
-_HEADERS = {
-    "Idempotency-Key": RequestHeader(
-        "With the same key and body the same job answers again.", KEY_PATTERN
-    ),
-    "Prefer": RequestHeader("cancel-on-disconnect to drop the job when you leave."),
-}
+_PROBLEMS = (*CALL_PROBLEMS, "bad-request", "still-running")
 _BODY_PROBLEMS = ("invalid-request", "invalid-json", "body-too-large", "unsupported-media-type")
 
 
@@ -91,9 +75,9 @@ class PngInfoRequest(BaseModel):
     Operation(
         summary="A1111: make pictures from a prompt",
         body=Txt2ImgRequest,
-        headers=_HEADERS,
+        headers=WAITING_CALL_HEADERS,
         answers={200: Answered("The pictures.", {"application/json": A1111Images})},
-        problems=_CALL_PROBLEMS,
+        problems=_PROBLEMS,
     )
 )
 def txt2img() -> Response:
@@ -105,9 +89,9 @@ def txt2img() -> Response:
     Operation(
         summary="A1111: make pictures from a picture",
         body=Img2ImgRequest,
-        headers=_HEADERS,
+        headers=WAITING_CALL_HEADERS,
         answers={200: Answered("The pictures.", {"application/json": A1111Images})},
-        problems=_CALL_PROBLEMS,
+        problems=_PROBLEMS,
     )
 )
 def img2img() -> Response:
@@ -159,7 +143,8 @@ def get_progress() -> Response:
 def interrupt() -> Response:
     job, _ = current_job(owner_of_request())
     if job is not None:
-        cancel_abandoned(services().store, job.id)
+        with suppress(JobNotCancellableError, UnknownJobError):  # it has just ended
+            services().store.cancel(job.id)
     return answer(A1111Nothing({}))
 
 

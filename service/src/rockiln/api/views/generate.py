@@ -6,9 +6,9 @@ import json
 
 from flask import Blueprint, Response, g, request
 
-from rockiln.api.admission import KEY_PATTERN, accept_job, read_request
+from rockiln.api.admission import accept_job, read_request
 from rockiln.api.body import body_turn, read_object
-from rockiln.api.calls import failure, picture_files
+from rockiln.api.calls import CALL_PROBLEMS, IDEMPOTENCY_KEY, failure, picture_files, wait
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
@@ -19,13 +19,8 @@ from rockiln.api.documents import (
 )
 from rockiln.api.json_answers import answer
 from rockiln.api.negotiation import Answer, Preferences, choose_answer, read_preferences
-from rockiln.api.problems import (
-    JOB_END_SLUGS,
-    ProblemError,
-    problem_response,
-)
+from rockiln.api.problems import ProblemError, problem_response
 from rockiln.api.services import services
-from rockiln.api.streams import cancel_abandoned
 from rockiln.domain.job import JobState
 from rockiln.domain.request import GenerationRequest
 from rockiln.store.records import Job
@@ -65,9 +60,7 @@ _JOB_HEADERS = {
                 "respond-async to get 202 at once; wait=N to wait at most N seconds; "
                 "cancel-on-disconnect to drop the job when you leave."
             ),
-            "Idempotency-Key": RequestHeader(
-                "With the same key and body the same job answers again.", KEY_PATTERN
-            ),
+            "Idempotency-Key": IDEMPOTENCY_KEY,
         },
         answers={
             200: Answered(
@@ -85,22 +78,7 @@ _JOB_HEADERS = {
                 },
             ),
         },
-        problems=(
-            "invalid-request",
-            "invalid-json",
-            "unknown-model",
-            "not-acceptable",
-            "body-too-large",
-            "unsupported-media-type",
-            "idempotency-conflict",
-            "queue-full",
-            "too-large-for-device",
-            "quarantined-request",
-            "broken-model",
-            "storage-low",
-            "store-unavailable",
-            *JOB_END_SLUGS,
-        ),
+        problems=(*CALL_PROBLEMS, "not-acceptable"),
     )
 )
 def generate() -> Response:
@@ -111,7 +89,7 @@ def generate() -> Response:
     g.job_id = job.id
     warnings = list(chosen.warnings)
     if seconds > 0 and not job.ended:
-        job, note = _wait(job, seconds, preferences)
+        job, note = _wait(job, seconds)
         warnings += note
     return _answer(job, chosen, preferences, warnings)
 
@@ -143,17 +121,11 @@ def _refuse_many_in_one(wanted: GenerationRequest, chosen: Answer) -> None:
         )
 
 
-def _wait(job: Job, seconds: float, preferences: Preferences) -> tuple[Job, list[str]]:
-    held = services()
-    with held.waiting_room.slot() as taken:
+def _wait(job: Job, seconds: float) -> tuple[Job, list[str]]:
+    with services().waiting_room.slot() as taken:
         if not taken:
             return job, ["as many calls wait as may; ask for the job instead"]
-        # gunicorn's name for the connection; other servers have none, and wait to the end.
-        client = request.environ.get("gunicorn.socket")
-        g.client_left = held.waiting_room.wait(job.id, seconds, client)
-    if g.client_left and preferences.cancel_on_disconnect:
-        cancel_abandoned(held.store, job.id)
-    return held.store.jobs.get(job.id), []
+        return wait(job, seconds), []
 
 
 def _answer(job: Job, chosen: Answer, preferences: Preferences, warnings: list[str]) -> Response:

@@ -231,29 +231,10 @@ def delete_job(job_id: str) -> Response:
     query = validate(DeletionQuery, _query_parameters())
     job = find_job(job_id)
     if query.purge:
-        purge(job)
+        services().store.purge(job.id)
         return Response(status=204)
-    job = cancel(job)
+    job = services().store.cancel(job.id)
     return answer(job_document(job), 200 if job.ended else 202)
-
-
-def cancel(job: Job) -> Job:
-    """Cancels, and tells everybody who may be concerned. Raises JobNotCancellableError."""
-    cancelled = services().store.jobs.cancel(job.id)
-    _wake_all()
-    return cancelled
-
-
-def purge(job: Job) -> None:
-    """Deletes for good, whatever its state. A worker takes the files away within a minute."""
-    services().store.deletion.mark(job.id)
-    _wake_all()
-
-
-def _wake_all() -> None:
-    store = services().store
-    store.wake("worker")
-    store.wake("api")
 
 
 @blueprint.get("/jobs/<job_id>/artefacts/<index>")

@@ -8,9 +8,16 @@ from typing import Literal
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from rockiln.api.admission import KEY_PATTERN
-from rockiln.api.calls import Wanted, cancels_on_disconnect, failure, picture_files, run
-from rockiln.api.describe import Answered, Operation, RequestHeader, describe
+from rockiln.api.calls import (
+    CALL_PROBLEMS,
+    WAITING_CALL_HEADERS,
+    Wanted,
+    cancels_on_disconnect,
+    failure,
+    picture_files,
+    run,
+)
+from rockiln.api.describe import Answered, Operation, describe
 from rockiln.api.json_answers import answer
 from rockiln.api.openai_images import ImagesFeed, ImagesResponse, images_response
 from rockiln.api.openai_request import (
@@ -22,7 +29,6 @@ from rockiln.api.openai_request import (
     their_error,
     wanted,
 )
-from rockiln.api.problems import JOB_END_SLUGS
 from rockiln.api.services import services
 from rockiln.api.streams import STREAM_TYPE, StreamResponse
 from rockiln.domain.errors import InvalidRequestError, UnknownModelError
@@ -31,28 +37,7 @@ from rockiln.store.records import Job
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 
-CALL_PROBLEMS = (
-    "invalid-request",
-    "invalid-json",
-    "unknown-model",
-    "body-too-large",
-    "unsupported-media-type",
-    "idempotency-conflict",
-    "queue-full",
-    "too-large-for-device",
-    "quarantined-request",
-    "broken-model",
-    "storage-low",
-    "store-unavailable",
-    "still-running",
-    *JOB_END_SLUGS,
-)
-_HEADERS = {
-    "Idempotency-Key": RequestHeader(
-        "With the same key and body the same job answers again.", KEY_PATTERN
-    ),
-    "Prefer": RequestHeader("cancel-on-disconnect to drop the job when you leave."),
-}
+_PROBLEMS = (*CALL_PROBLEMS, "still-running")
 _JOB_HEADERS = {"Rockiln-Job-Id": "Id of the job.", "Rockiln-Seed": "Seed of the first picture."}
 _ANSWERS = {
     200: Answered(
@@ -92,9 +77,9 @@ class OpenAIModelList(BaseModel):
         summary="OpenAI: make pictures from a prompt",
         body=GenerationsRequest,
         forms=True,
-        headers=_HEADERS,
+        headers=WAITING_CALL_HEADERS,
         answers=_ANSWERS,
-        problems=(*CALL_PROBLEMS, "too-many-streams"),
+        problems=(*_PROBLEMS, "too-many-streams"),
     )
 )
 def create_images() -> Response:
@@ -107,9 +92,9 @@ def create_images() -> Response:
         summary="OpenAI: change a picture, all of it or where a mask is transparent",
         body=EditsRequest,
         forms=True,
-        headers=_HEADERS,
+        headers=WAITING_CALL_HEADERS,
         answers=_ANSWERS,
-        problems=(*CALL_PROBLEMS, "too-many-streams"),
+        problems=(*_PROBLEMS, "too-many-streams"),
     )
 )
 def edit_image() -> Response:
@@ -122,9 +107,9 @@ def edit_image() -> Response:
         summary="OpenAI: make variations of a picture",
         body=VariationsRequest,
         forms=True,
-        headers=_HEADERS,
+        headers=WAITING_CALL_HEADERS,
         answers=_ANSWERS,
-        problems=CALL_PROBLEMS,
+        problems=_PROBLEMS,
     )
 )
 def vary_image() -> Response:

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 from rockiln.api.admission import accept_job, read_request
 from rockiln.api.problems import kind_of_failure
 from rockiln.api.services import services
-from rockiln.api.views.jobs import cancel, described, find_job
+from rockiln.api.views.jobs import described, find_job
 from rockiln.api.views.web.pages import blueprint, by_htmx, go_to, require_form, state_of_service
 from rockiln.domain.errors import JobNotCancellableError, UnknownArtefactError
 from rockiln.domain.request import SEED_MAX
@@ -41,7 +41,7 @@ def job_live(job_id: str) -> str:
 def cancel_from_page(job_id: str) -> Response:
     require_form()
     with suppress(JobNotCancellableError):  # it ended meanwhile; the page tells how
-        cancel(find_job(job_id))
+        services().store.cancel(find_job(job_id).id)
     if by_htmx() and "queue" not in request.args:
         return make_response(job_live(job_id))
     if "queue" in request.args:
