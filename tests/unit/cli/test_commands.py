@@ -79,6 +79,25 @@ def test_health_of_nothing_is_bad(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr.count("Traceback")) == (1, 0)
 
 
+@pytest.mark.parametrize("command", ["api", "worker", "fetcher", "store migrate", "keys list"])
+def test_a_data_folder_that_cannot_be_is_refused_in_words(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "ROCKILN_DATA_DIR": str(tmp_path / "file" / "data"),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "rockiln", *command.split()],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr.count("Traceback")) == (1, 0)
+    assert "ROCKILN_DATA_DIR" in ended.stdout + ended.stderr
+
+
 def test_migrate_can_be_run_again(served: ServedFront) -> None:
     for _ in range(2):
         assert rockiln(served, "store", "migrate").returncode == 0

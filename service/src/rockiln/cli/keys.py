@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import cast, get_args
@@ -13,6 +13,7 @@ from typing import cast, get_args
 from rockiln.cli.exit_codes import FAILED
 from rockiln.settings import Settings
 from rockiln.store.keys import Scope, UnknownKeyError
+from rockiln.store.schema import StoreRefusedError
 from rockiln.store.store import Store
 
 _USAGE = 2
@@ -25,8 +26,7 @@ def run_create(settings: Settings, name: str, scopes: Sequence[str], max_jobs: i
         known = ", ".join(get_args(Scope))
         print(f"rockiln: no scope {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
         return _USAGE
-    with closing(Store(settings)) as store:
-        store.prepare()
+    with _opened(settings) as store:
         print(store.keys.create(name, cast("Sequence[Scope]", scopes), max_jobs))
     print("It is shown this once. Send it as Authorization: Bearer KEY.", file=sys.stderr)
     return 0
@@ -34,8 +34,7 @@ def run_create(settings: Settings, name: str, scopes: Sequence[str], max_jobs: i
 
 def run_list(settings: Settings, *, json_output: bool) -> int:
     """Prints every key without its secret."""
-    with closing(Store(settings)) as store:
-        store.prepare()
+    with _opened(settings) as store:
         keys = store.keys.all()
     if json_output:
         print(json.dumps([asdict(key) for key in keys]))
@@ -49,8 +48,7 @@ def run_list(settings: Settings, *, json_output: bool) -> int:
 
 def run_revoke(settings: Settings, key_id: str) -> int:
     """Takes effect with the next call."""
-    with closing(Store(settings)) as store:
-        store.prepare()
+    with _opened(settings) as store:
         try:
             key = store.keys.revoke(key_id)
         except UnknownKeyError as error:
@@ -58,3 +56,14 @@ def run_revoke(settings: Settings, key_id: str) -> int:
             return FAILED
     print(f"{key.id} ({key.name}) opens nothing any more")
     return 0
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Store]:
+    with closing(Store(settings)) as store:
+        try:
+            store.prepare()
+        except StoreRefusedError as error:
+            print(f"rockiln: {error}", file=sys.stderr)
+            raise SystemExit(FAILED) from error
+        yield store

@@ -99,11 +99,3 @@ def _prepare(settings: Settings) -> str:
     except StoreRefusedError as error:
         log.error("store.refused", reason=str(error))
         raise typer.Exit(FAILED) from error
-    except OSError as error:
-        log.error(
-            "store.refused",
-            reason=str(error),
-            hint=f"make {settings.data_dir} writable for uid {os.geteuid()}, or set "
-            "ROCKILN_DATA_DIR",
-        )
-        raise typer.Exit(FAILED) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.store.database import Database
@@ -14,7 +16,12 @@ from rockiln.store.jobs import JobStore
 from rockiln.store.keys import KeyStore
 from rockiln.store.model_tasks import ModelTaskStore
 from rockiln.store.records import Job
-from rockiln.store.schema import bind_artefacts, check_integrity, migrate
+from rockiln.store.schema import (
+    StoreRefusedError,
+    bind_artefacts,
+    check_integrity,
+    migrate,
+)
 from rockiln.store.upkeep import Retention, Upkeep
 from rockiln.store.wake import Audience, WakeReceiver, wake
 from rockiln.store.workers import WorkerStore
@@ -51,12 +58,18 @@ class Store:
         """Makes folders and brings the schema to this version. Every process calls it at start.
 
         Raises:
-            StoreRefusedError: the database is damaged, or the artefact folder is another store's.
-            OSError: the data folder cannot be written.
+            StoreRefusedError: the data folder cannot be written, the database is damaged, or the
+                artefact folder is another store's.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._in_use.hold()
-        self.artefacts.prepare()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._in_use.hold()
+            self.artefacts.prepare()
+        except OSError as error:
+            raise StoreRefusedError(
+                f"{error}; make {self._settings.data_dir} writable for uid {os.geteuid()}, or set "
+                "ROCKILN_DATA_DIR"
+            ) from error
         migrate(self.database, self._folder)
         check_integrity(self.database)
         bind_artefacts(self.database, self._folder, self._settings.artefacts_dir)
