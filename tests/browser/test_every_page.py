@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser.conftest import DESK, PHONE, Hand, Scheme, open_page
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from support.front import ServedFront
 
@@ -23,6 +23,18 @@ PAGES = {
     "again": "/ui/?again={done}", "nothing found": "/ui/gallery?q=zebra", "error": "/ui/none-such",
 }  # fmt: skip
 SERIOUS = {"serious", "critical"}
+
+
+def serious_faults(page: Page) -> list[tuple[str, str, list[str]]]:
+    """What axe finds: rule, words, elements."""
+    # As the debugger, whom the policy of the page does not bind.
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    return [
+        (each["id"], each["help"], [node["target"] for node in each["nodes"]])
+        for each in found
+        if each["impact"] in SERIOUS
+    ]
 
 
 @pytest.fixture
@@ -49,14 +61,7 @@ def test_every_page(
             page.goto(path)
             expect(page.locator("h1")).to_have_count(1)
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0], name
-            # As the debugger, whom the policy of the page does not bind.
-            page.evaluate(AXE.read_text())
-            found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-            faults = [
-                (each["id"], each["help"], [node["target"] for node in each["nodes"]])
-                for each in found
-                if each["impact"] in SERIOUS
-            ]
+            faults = serious_faults(page)
             assert not faults, (name, faults)
 
 

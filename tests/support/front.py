@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,18 @@ class Front:
     def close(self) -> None:
         self.services.waiting_room.close()
         self.store.close()
+
+    def send_form(self, path: str, /, form: dict[str, Any] | None = None, **more: Any) -> Any:
+        """Sends a form of a page that the client has got."""
+        page = self.client.get("/ui/sign-in" if self.settings.key_required else "/ui/gallery").text
+        token = re.search(r'name="form_token" value="(\w+)"', page)
+        assert token is not None, page
+        return self.client.post(
+            path,
+            data={"form_token": token[1], **(form or {})},
+            content_type="multipart/form-data",
+            **more,
+        )
 
     def submit(self, **body: Any) -> str:
         """Sends a job without waiting for it; returns its id."""

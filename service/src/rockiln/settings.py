@@ -112,6 +112,9 @@ class Settings(BaseSettings):
         default=120.0, gt=0, description="How long POST /generate waits before it answers 202."
     )
     max_body_bytes: int = Field(default=16 << 20, ge=1024, description="Largest request body.")
+    session_seconds: float = Field(
+        default=43_200.0, gt=0, description="After it a browser has to sign in again."
+    )
     allowed_hosts: str = Field(
         default="",
         description="Host names the api answers to beside loopback's, separated by commas.",

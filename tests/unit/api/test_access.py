@@ -49,6 +49,8 @@ OPEN = {
     "/openapi.json",
     "/problems/<slug>",
     "/ui/static/<path:filename>",
+    "/ui/sign-in",
+    "/ui/sign-out",
 }
 
 
@@ -60,7 +62,9 @@ def test_every_route_but_the_probes_and_the_docs_needs_a_key(front: Front) -> No
             path = path.replace(f"<{name}>", "0" * 32)
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}:
             answer = front.client.open(path, method=method)
-            assert (answer.status_code == 401) == (rule.rule not in OPEN), (method, rule.rule)
+            asks = "/ui/sign-in?" in answer.headers.get("Location", "")
+            assert (answer.status_code == 401 or asks) == (rule.rule not in OPEN), rule.rule
+            assert not asks or (method, answer.status_code) == ("GET", 303)
             tried += 1
     assert tried > 50
     assert front.client.get("/no/such/route").status_code == 401

@@ -18,7 +18,8 @@ FORM = {"prompt": "a <boat>", "width": "64", "seed": "7", "guidance_scale": "4.5
 
 
 def send(front: Front, form: dict[str, str], **more: Any) -> TestResponse:
-    return front.client.post("/ui/generate", data=form, content_type="multipart/form-data", **more)
+    answer: TestResponse = front.send_form("/ui/generate", form, **more)
+    return answer
 
 
 def test_the_root_leads_to_the_pages(front: Front) -> None:
@@ -87,9 +88,7 @@ def test_a_failed_job_says_why_and_what_to_do(front: Front) -> None:
 def test_a_job_is_cancelled_from_its_page(front: Front) -> None:
     job_id = front.submit()
     for _ in range(2):  # the second time it has ended: no error, its page tells
-        answer = front.client.post(
-            f"/ui/jobs/{job_id}/cancel", data={}, content_type="multipart/form-data; boundary=x"
-        )
+        answer = front.send_form(f"/ui/jobs/{job_id}/cancel")
         assert answer.status_code == 303
     assert "cancelled" in front.client.get(answer.headers["Location"]).text
 
@@ -149,8 +148,7 @@ def test_what_htmx_asked_for_and_was_refused_takes_the_place_of_the_page(front: 
     by_htmx = {"HX-Request": "true"}
     for answer in (
         front.client.get(f"/ui/jobs/{'0' * 32}/live", headers=by_htmx),
-        front.client.post(f"/ui/jobs/{'0' * 32}/repeat", data={"a": "b"}, headers=by_htmx,
-                          content_type="multipart/form-data"),
+        front.send_form(f"/ui/jobs/{'0' * 32}/repeat", headers=by_htmx),
     ):  # fmt: skip
         assert answer.status_code == 404
         assert answer.headers["HX-Retarget"] == answer.headers["HX-Reselect"] == "#main"

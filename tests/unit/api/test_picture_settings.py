@@ -168,9 +168,8 @@ def test_a_graph_that_leads_into_itself_ends() -> None:
 
 
 def test_a_restored_form_is_shown_with_what_was_left_out(front: Front) -> None:
-    answer = front.client.post(
-        "/ui/restore", data={"file": (io.BytesIO(png(parameters=INFOTEXT)), "a.png")}
-    )
+    form = {"file": (io.BytesIO(png(parameters=INFOTEXT)), "a.png")}
+    answer = front.send_form("/ui/restore", form)
     assert answer.status_code == 200
     assert "in the woods" in answer.text
     assert "v1-5-pruned-emaonly is not on this host" in answer.text
@@ -179,6 +178,6 @@ def test_a_restored_form_is_shown_with_what_was_left_out(front: Front) -> None:
 
 @pytest.mark.parametrize("form", [{"file": "text"}, {"other": "x"}, {"file": (io.BytesIO(), "a")}])
 def test_a_restore_without_a_file_is_told(front: Front, form: dict[str, Any]) -> None:
-    answer = front.client.post("/ui/restore", data=form, content_type="multipart/form-data")
+    answer = front.send_form("/ui/restore", form)
     assert answer.status_code == 400
     assert "No file was chosen" in answer.text

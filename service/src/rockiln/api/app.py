@@ -16,6 +16,7 @@ from rockiln.api.model_list import ModelList
 from rockiln.api.openapi import build_document
 from rockiln.api.request_log import init_request_log
 from rockiln.api.services import EXTENSION, Services
+from rockiln.api.sessions import init_sessions
 from rockiln.api.streams import Streams
 from rockiln.api.views import (
     a1111,
@@ -75,6 +76,7 @@ def create_app(
 
     init_request_log(app, metrics)  # first: it counts the time of all that follows
     init_guards(app, settings)
+    init_sessions(app)
     init_access(app, settings)
     init_error_handlers(app)
     for module in (

@@ -78,6 +78,8 @@ def _respond(kind: ProblemKind, detail: str, **members: Any) -> Response:
     )
     response = Response(page, status=kind.status, mimetype="text/html")
     set_retry_headers(response, kind, members)
+    if kind is KINDS["missing-key"]:  # with Basic the browser would ask by itself, and keep the key
+        response.headers["WWW-Authenticate"] = 'Bearer realm="rockiln"'
     return response
 
 

@@ -62,6 +62,8 @@ _CALLS = (
                 "Send Authorization: Bearer KEY; rockiln keys create makes one on the host."),
     ProblemKind("insufficient-scope", 403, "The key does not open this",
                 "Use a key with the scope that is named; rockiln keys create makes one."),
+    ProblemKind("wrong-form-token", 403, "The form is not one that this browser got from here",
+                "Load the page anew and send its form again; cookies of this service are needed."),
     ProblemKind("cross-origin-request", 403, "Another site may not change anything here",
                 "Call the API from a program, or from a page that this service served."),
     ProblemKind("unknown-route", 404, "There is nothing at this address",

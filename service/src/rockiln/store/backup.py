@@ -28,7 +28,7 @@ from rockiln.store.artefacts import SUFFIXES, sync_folder, write_durably
 from rockiln.store.database import Database
 from rockiln.store.schema import StoreRefusedError, identity_of, migrate
 from rockiln.store.store import Store
-from rockiln.store.tables import AttemptRow, Base, EventRow, JobRow
+from rockiln.store.tables import AttemptRow, Base, EventRow, JobRow, SessionRow
 
 MANIFEST = "manifest.json"
 DATABASE = "store.db"
@@ -67,6 +67,8 @@ def back_up(store: Store, target: Path) -> Report:
     _copy_rows(store.database, file, target)
     snapshot = Database(f"sqlite:///{file}")
     try:
+        with snapshot.write() as session:  # who signed out meanwhile stays so after a restore
+            session.execute(delete(SessionRow))
         contents = _Contents(store, snapshot, target, report)
         contents.copy()
         identity = identity_of(snapshot)

@@ -57,7 +57,7 @@ class KeyStore:
         row = KeyRow(
             id="k" + secrets.token_hex(5),
             name=name,
-            digest=_digest(token),
+            digest=digest_of(token),
             scopes=sorted(set(scopes)),
             max_jobs=max_jobs,
             created_at=time.time(),
@@ -68,16 +68,16 @@ class KeyStore:
 
     def find(self, token: str) -> Key | None:
         """The key that opens, unless it was revoked."""
-        query = select(KeyRow).where(KeyRow.digest == _digest(token), KeyRow.revoked_at.is_(None))
+        query = select(KeyRow).where(KeyRow.digest == digest_of(token), KeyRow.revoked_at.is_(None))
         with self._database.read() as session:
             row = session.scalar(query)
-            return None if row is None else _key(row)
+            return None if row is None else as_key(row)
 
     def all(self) -> list[Key]:
         """Oldest first, revoked ones too."""
         with self._database.read() as session:
             return [
-                _key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created_at))
+                as_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created_at))
             ]
 
     def count(self) -> int:
@@ -93,14 +93,16 @@ class KeyStore:
             if row is None:
                 raise UnknownKeyError(f"no key {key_id!r}")
             row.revoked_at = row.revoked_at or time.time()
-            return _key(row)
+            return as_key(row)
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _key(row: KeyRow) -> Key:
+def as_key(row: KeyRow) -> Key:
+    """Without what it hashes to."""
     return Key(
         id=row.id,
         name=row.name,

@@ -22,6 +22,7 @@ from rockiln.store.schema import (
     check_integrity,
     migrate,
 )
+from rockiln.store.sessions import SessionStore
 from rockiln.store.upkeep import Retention, Upkeep
 from rockiln.store.wake import Audience, WakeReceiver, wake
 from rockiln.store.workers import WorkerStore
@@ -49,6 +50,7 @@ class Store:
         self.refusals = RefusalStore(self.database)
         self.facts = FactStore(self.database)
         self.keys = KeyStore(self.database)
+        self.sessions = SessionStore(self.database)
         self.model_tasks = ModelTaskStore(self.database)
         self.artefacts = ArtefactStore(settings.artefacts_dir)
         self.deletion = Deletion(self.database, self.artefacts)

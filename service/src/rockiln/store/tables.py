@@ -181,6 +181,17 @@ class KeyRow(Base):
     revoked_at: Mapped[float | None]
 
 
+class SessionRow(Base):
+    """A browser that has signed in with a key: what its cookie hashes to."""
+
+    __tablename__ = "session"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(16))
+    opened_at: Mapped[float]
+    expires_at: Mapped[float]
+
+
 class FactRow(Base):
     """What the store knows of itself, such as its identity."""
 

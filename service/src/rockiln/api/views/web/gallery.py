@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.wrappers import Response
 
 from rockiln.api.access import owner_of_request
-from rockiln.api.body import body_turn, read_object
+from rockiln.api.body import body_turn
 from rockiln.api.documents import job_document
 from rockiln.api.picture_settings import PictureSettings, read_settings
 from rockiln.api.services import services
 from rockiln.api.validation import validate
 from rockiln.api.views.web.form import typed_of
 from rockiln.api.views.web.generate import generate_page
-from rockiln.api.views.web.pages import blueprint, require_form
+from rockiln.api.views.web.pages import blueprint, read_form
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.job import JobState
 
@@ -46,7 +46,6 @@ def gallery_page() -> str:
 @blueprint.post("/ui/restore")
 def restore() -> Response:
     """The form with the settings that a picture file brings with it."""
-    require_form()
     try:
         with body_turn():
             settings = read_settings(_chosen_file())
@@ -58,7 +57,7 @@ def restore() -> Response:
 
 
 def _chosen_file() -> bytes:
-    file = read_object((), {"file"}).get("file")
+    file = read_form((), {"file"}).get("file")
     if isinstance(file, bytes) and file:
         return file
     message = "no file was chosen"

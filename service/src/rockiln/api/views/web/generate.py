@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 
 from rockiln.api.access import owner_of_request
 from rockiln.api.admission import accept_job, read_request
-from rockiln.api.body import body_turn, read_object
+from rockiln.api.body import body_turn
 from rockiln.api.documents import job_document
 from rockiln.api.picture_settings import PictureSettings
 from rockiln.api.services import services
@@ -28,7 +28,7 @@ from rockiln.api.views.web.pages import (
     blueprint,
     by_htmx,
     go_to,
-    require_form,
+    read_form,
     state_of_service,
 )
 from rockiln.domain.errors import InvalidRequestError
@@ -79,9 +79,8 @@ def form_of_model() -> str:
 
 @blueprint.post("/ui/generate")
 def submit() -> Response:
-    require_form()
     with body_turn():
-        sent = read_object(FORM_FIELDS, FILE_FIELDS)
+        sent = read_form(FORM_FIELDS, FILE_FIELDS)
         typed = {name: sent[name] for name in FORM_FIELDS if isinstance(sent.get(name), str)}
         try:
             with as_trouble():

@@ -13,7 +13,7 @@ from rockiln.api.admission import accept_job, read_request
 from rockiln.api.problems import kind_of_failure
 from rockiln.api.services import services
 from rockiln.api.views.jobs import described, find_job
-from rockiln.api.views.web.pages import blueprint, by_htmx, go_to, require_form, state_of_service
+from rockiln.api.views.web.pages import blueprint, by_htmx, go_to, read_form, state_of_service
 from rockiln.domain.errors import JobNotCancellableError, UnknownArtefactError
 from rockiln.domain.request import SEED_MAX
 from rockiln.store.records import Job
@@ -39,7 +39,7 @@ def job_live(job_id: str) -> str:
 
 @blueprint.post("/ui/jobs/<job_id>/cancel")
 def cancel_from_page(job_id: str) -> Response:
-    require_form()
+    read_form()
     with suppress(JobNotCancellableError):  # it ended meanwhile; the page tells how
         services().store.cancel(find_job(job_id).id)
     if by_htmx() and "queue" not in request.args:
@@ -52,7 +52,7 @@ def cancel_from_page(job_id: str) -> Response:
 @blueprint.post("/ui/jobs/<job_id>/repeat")
 def repeat(job_id: str) -> Response:
     """The same again, or, with ``vary``, the same with another seed."""
-    require_form()
+    read_form()
     job = find_job(job_id)
     content = {**job.parameters.as_dict(), **input_pictures(job)}
     content.pop("embeddings", None)  # found in the texts anew

@@ -8,7 +8,6 @@ from flask import Response as FlaskResponse
 from flask import make_response, render_template
 from werkzeug.wrappers import Response
 
-from rockiln.api.body import read_object
 from rockiln.api.model_states import model_documents
 from rockiln.api.services import services
 from rockiln.api.views.models import cancel_pull, pull, remove_model, verify_model
@@ -17,7 +16,7 @@ from rockiln.api.views.web.pages import (
     as_trouble,
     blueprint,
     go_to,
-    require_form,
+    read_form,
 )
 
 _ACTS = {"cancel": cancel_pull, "verify": verify_model, "remove": remove_model}
@@ -36,14 +35,13 @@ def models_live() -> str:
 
 @blueprint.post("/ui/models/<model_id>/pull")
 def pull_from_page(model_id: str) -> Response:
-    require_form()
-    accepted = read_object({"accept_licence", "model"}, ()).get("accept_licence") == "yes"
+    accepted = read_form({"accept_licence"}).get("accept_licence") == "yes"
     return _done_by(lambda: pull(model_id, accept_licence=accepted))
 
 
 @blueprint.post("/ui/models/<model_id>/<any(cancel, verify, remove):act>")
 def act_on_model(model_id: str, act: str) -> Response:
-    require_form()
+    read_form()
     return _done_by(lambda: _ACTS[act](model_id))
 
 

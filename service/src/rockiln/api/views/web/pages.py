@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from flask import Blueprint, make_response, redirect, request, url_for
 from werkzeug.wrappers import Response
 
+from rockiln.api.body import read_object
 from rockiln.api.problems import ProblemError, kind_of
 from rockiln.api.readiness import checks
 from rockiln.api.services import services
+from rockiln.api.sessions import FORM_TOKEN, check_form_token
 from rockiln.domain.errors import RockilnError
 
 blueprint = Blueprint("web", __name__)
@@ -58,14 +60,24 @@ def by_htmx() -> bool:
     return request.headers.get("HX-Request") == "true"
 
 
-def require_form() -> None:
-    """Raises ProblemError."""
+def read_form(
+    text_fields: Collection[str] = (), file_fields: Collection[str] = ()
+) -> dict[str, Any]:
+    """What a form was sent with, once it is known that this browser got it from here.
+
+    Raises:
+        ProblemError: it is no form, or no form of ours.
+        InvalidRequestError: as ``read_object`` says.
+    """
     if request.mimetype != "multipart/form-data":
         raise ProblemError(
             "unsupported-media-type",
             "the form was not sent as multipart/form-data",
             hint="Send the form on /ui/, or JSON to POST /generate.",
         )
+    sent = read_object({*text_fields, FORM_TOKEN}, file_fields) if request.content_length else {}
+    check_form_token(sent.pop(FORM_TOKEN, None))
+    return sent
 
 
 def go_to(endpoint: str, **values: Any) -> Response:
