@@ -22,13 +22,15 @@ BODY_MAX_BYTES = 1 << 20
 class Shield:
     """nginx in front of ``api_port``."""
 
-    def __init__(self, folder: Path, api_port: int, *, wait_seconds: float = 120.0) -> None:
+    def __init__(
+        self, folder: Path, api_port: int, *, wait_seconds: float = 120.0, calls_max: int = 768
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder / "nginx"
         self._folder.mkdir()
         self._file = self._folder / "nginx.conf"
-        self._file.write_text(self._configuration(api_port, wait_seconds))
+        self._file.write_text(self._configuration(api_port, wait_seconds, calls_max))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -45,7 +47,7 @@ class Shield:
             self._process.wait(30)
             self._process = None
 
-    def _configuration(self, api_port: int, wait_seconds: float) -> str:
+    def _configuration(self, api_port: int, wait_seconds: float, calls_max: int) -> str:
         """The template, with the addresses and folders of this test."""
         environment = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701 (no HTML)
         environment.filters["to_json"] = json.dumps
@@ -55,6 +57,7 @@ class Shield:
         )
         for deployed, here in (
             (r"http://[\w.-]*:8080", f"http://127.0.0.1:{api_port}"),
+            (r"limit_conn calls \d+;", f"limit_conn calls {calls_max};"),
             (r"listen 8080;", f"listen 127.0.0.1:{self.port};"),
             (r"/tmp/", f"{self._folder}/"),  # noqa: S108 (a path in the template)
             # As root it would give the folders above to a user who cannot reach them.

@@ -72,8 +72,8 @@ def test_every_problem_is_documented_by_some_route(document: dict[str, Any]) -> 
     # What the HTTP layer itself refuses, before there is a route, and what the pages do.
     before_routes = {
         "unknown-route", "method-not-allowed", "request-timeout", "length-required",
-        "address-too-long", "headers-too-large", "proxy-unavailable", "proxy-timeout",
-        "wrong-form-token",
+        "address-too-long", "headers-too-large", "too-many-calls", "proxy-unavailable",
+        "proxy-timeout", "wrong-form-token",
     }  # fmt: skip
     assert {slug for slug in KINDS if f"({slug})" not in text} == before_routes
 

@@ -138,7 +138,9 @@ _CALLS = (
     ProblemKind("store-unavailable", 503, "The job store does not answer",
                 "Check the disk and the rights of the data folder; nothing was accepted.",
                 retry_helps=True),
-    # What the proxy says for an api that is not there
+    # What the proxy says by itself
+    ProblemKind("too-many-calls", 429, "Too many calls are open",
+                "Send it again after the time in Retry-After.", retry_helps=True),
     ProblemKind("proxy-unavailable", 503, "The api is restarting",
                 "Accepted jobs are safe. Send it again in some seconds.", retry_helps=True),
     ProblemKind("still-running", 504, "The picture is not there yet",
