@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -75,6 +77,7 @@ class Client:
             raise AddressError(f"{url!r} is not http://HOST:PORT")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._connection = kinds[parts.scheme](parts.hostname, port, timeout=timeout_seconds)
+        self._stream_socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -100,9 +103,7 @@ class Client:
         Raises:
             UnreachableError: no connection, or it broke before the end of the answer.
         """
-        sent = {"Accept": "application/json", **(headers or {})}
-        if key := os.environ.get(KEY_VARIABLE):
-            sent["Authorization"] = f"Bearer {key}"
+        sent = {"Accept": "application/json", **_key(), **(headers or {})}
         data = None
         if body is not None:
             data = json.dumps(body).encode()
@@ -117,3 +118,30 @@ class Client:
         except KeyboardInterrupt:
             self._connection.close()  # half a call is on it, and the job is to be cancelled
             raise
+
+    def open(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """An answer to be read as it comes; reading it may raise OSError or HTTPException.
+
+        Raises:
+            UnreachableError: no connection.
+        """
+        self._connection.close()
+        try:
+            self._connection.connect()
+            self._stream_socket = self._connection.sock  # which an answer takes over
+            self._connection.request("GET", path, headers={**_key(), **headers})
+            answer: http.client.HTTPResponse = self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(f"{self.url}: {error or type(error).__name__}") from error
+        return answer
+
+    def abort(self) -> None:
+        """Ends whatever another thread reads from this client."""
+        if self._stream_socket is not None:
+            with suppress(OSError):  # it is closed already
+                self._stream_socket.shutdown(socket.SHUT_RDWR)
+
+
+def _key() -> dict[str, str]:
+    key = os.environ.get(KEY_VARIABLE)
+    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -9,11 +9,18 @@ from typing import Annotated, Literal
 
 import typer
 
-URL = "http://127.0.0.1:8000"
+from rockiln.cli import job_commands, model_commands
+from rockiln.cli.options import (
+    OUTPUT,
+    URL,
+    JsonOption,
+    OutputOption,
+    PictureOption,
+    UrlOption,
+    complete_model,
+)
+
 KEY_NAME_MAX_CHARS = 64
-UrlOption = Annotated[
-    str, typer.Option("--url", envvar="ROCKILN_URL", help="Where the service is.")
-]
 
 app = typer.Typer(
     name="rockiln",
@@ -30,10 +37,8 @@ cache_app = typer.Typer(
 )
 app.add_typer(cache_app)
 
-models_app = typer.Typer(name="models", help="The models of the service.", no_args_is_help=True)
-app.add_typer(models_app)
-
-
+app.add_typer(model_commands.app)
+app.add_typer(job_commands.app)
 keys_app = typer.Typer(
     name="keys", help="Keys to a service that is published off loopback.", no_args_is_help=True
 )
@@ -91,12 +96,7 @@ def serve(
 def generate(  # noqa: PLR0917 (typer passes them by name)
     prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
     url: UrlOption = URL,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", help="File; {seed} and {index} are filled in. - for standard output."
-        ),
-    ] = "rockiln-{seed}-{index}.png",
+    output: OutputOption = OUTPUT,
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
@@ -105,14 +105,19 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
     seed: Annotated[int | None, typer.Option(help="Random if left out.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Sampling method.")] = None,
     num_images: Annotated[int | None, typer.Option("--num-images", "-n")] = None,
-    model: Annotated[str | None, typer.Option(help="Model id, see GET /models.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model id, see rockiln models list.", autocompletion=complete_model),
+    ] = None,
     picture_format: Annotated[
         str | None,
         typer.Option("--format", help="png, jpeg or webp. Default: by the file's suffix."),
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the job as JSON instead of the paths.")
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the job's id and do not wait.")
     ] = False,
+    picture: PictureOption = True,
+    json_output: JsonOption = False,
 ) -> None:
     """Make pictures and print the paths of their files."""
     from rockiln.cli.generate import run_generate
@@ -131,7 +136,10 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
         "format": picture_format,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    raise typer.Exit(run_generate(url, given, output=output, json_output=json_output))
+    code = run_generate(
+        url, given, output=output, detach=detach, picture=picture, json_output=json_output
+    )
+    raise typer.Exit(code)
 
 
 @app.command("wait")
@@ -223,66 +231,6 @@ def warmup(
     raise typer.Exit(run_warmup(load_settings(), model, sizes, json_output=json_output))
 
 
-MODEL_EXIT_CODES = (
-    "Exit codes: 0 done, 2 wrong command line, 3 no service, 4 refused, 5 it failed, "
-    "6 it was cancelled, 130 interrupted (a download is cancelled)."
-)
-ModelArgument = Annotated[str, typer.Argument(help="Model id, see rockiln models list.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-
-
-@models_app.command("list", epilog=MODEL_EXIT_CODES)
-def models_list(url: UrlOption = URL, json_output: JsonOption = False) -> None:
-    """List the models that are here and those that can be downloaded."""
-    from rockiln.cli.models import run_list
-
-    raise typer.Exit(run_list(url, json_output=json_output))
-
-
-@models_app.command("show", epilog=MODEL_EXIT_CODES)
-def models_show(
-    model: ModelArgument, url: UrlOption = URL, json_output: JsonOption = False
-) -> None:
-    """Show all that is known of a model."""
-    from rockiln.cli.models import run_show
-
-    raise typer.Exit(run_show(url, model, json_output=json_output))
-
-
-@models_app.command("pull", epilog=MODEL_EXIT_CODES)
-def models_pull(
-    model: ModelArgument,
-    url: UrlOption = URL,
-    accept_licence: Annotated[
-        bool,
-        typer.Option("--accept-licence", help="You have read its licence and accept it."),
-    ] = False,
-    json_output: JsonOption = False,
-) -> None:
-    """Download a known model. What arrived stays if it breaks off; pull again to go on."""
-    from rockiln.cli.models import run_pull
-
-    raise typer.Exit(run_pull(url, model, accept_licence=accept_licence, json_output=json_output))
-
-
-@models_app.command("verify", epilog=MODEL_EXIT_CODES)
-def models_verify(
-    model: ModelArgument, url: UrlOption = URL, json_output: JsonOption = False
-) -> None:
-    """Read a model's files again and compare with what is known of them."""
-    from rockiln.cli.models import run_task
-
-    raise typer.Exit(run_task(url, model, "verify", json_output=json_output))
-
-
-@models_app.command("rm", epilog=MODEL_EXIT_CODES)
-def models_rm(model: ModelArgument, url: UrlOption = URL, json_output: JsonOption = False) -> None:
-    """Delete a model's files."""
-    from rockiln.cli.models import run_task
-
-    raise typer.Exit(run_task(url, model, "rm", json_output=json_output))
-
-
 @cache_app.command("export")
 def cache_export(
     file: Annotated[Path, typer.Argument(help="Where to write the tar file.")],
@@ -357,4 +305,4 @@ def store_migrate() -> None:
 
 def main() -> None:
     """The console script."""
-    app()
+    app(prog_name="rockiln")  # also as python -m rockiln: completion goes by the name

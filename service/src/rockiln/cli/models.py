@@ -9,30 +9,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import quote
 
 from rockiln.cli import exit_codes
-from rockiln.cli.client import AddressError, Client, Reply, UnreachableError
+from rockiln.cli.calls import CommandEndError, Document, accepted, run_calls
+from rockiln.cli.client import Client, UnreachableError
 
 _POLL_SECONDS = 0.5
 _LOST_POLLS = 20
-Document = dict[str, Any]
-
-
-class _CommandEndError(Exception):
-    """Ends the command with an exit code and a word to the person."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def run_list(url: str, *, json_output: bool) -> int:
     """A line for each model; returns the exit code."""
 
     def work(client: Client) -> None:
-        models = _accepted(client.call("GET", "/models"))["models"]
+        models = accepted(client.call("GET", "/models"))["models"]
         if json_output:
             print(json.dumps(models))
             return
@@ -40,14 +31,14 @@ def run_list(url: str, *, json_output: bool) -> int:
         for each in models:
             print(f"{each['id']:<{width}}  {each['state']:<12}  {_size(each):>9}  {_fit(each)}")
 
-    return _told(url, work)
+    return run_calls(url, work)
 
 
 def run_show(url: str, model_id: str, *, json_output: bool) -> int:
     """All that is known of a model; returns the exit code."""
 
     def work(client: Client) -> None:
-        document = _accepted(client.call("GET", _path(model_id)))
+        document = accepted(client.call("GET", _path(model_id)))
         if json_output:
             print(json.dumps(document))
             return
@@ -56,7 +47,7 @@ def run_show(url: str, model_id: str, *, json_output: bool) -> int:
                 shown = value if isinstance(value, str | int) else json.dumps(value)
                 print(f"{name}: {shown}")
 
-    return _told(url, work)
+    return run_calls(url, work)
 
 
 def run_pull(url: str, model_id: str, *, accept_licence: bool, json_output: bool) -> int:
@@ -64,17 +55,17 @@ def run_pull(url: str, model_id: str, *, accept_licence: bool, json_output: bool
 
     def work(client: Client) -> None:
         body = {"accept_licence": True} if accept_licence else {}
-        document = _accepted(client.call("POST", f"{_path(model_id)}/pull", body=body))
+        document = accepted(client.call("POST", f"{_path(model_id)}/pull", body=body))
         try:
             document = _follow(client, document)
         except KeyboardInterrupt:
             client.call("DELETE", f"{_path(model_id)}/pull")
-            raise _CommandEndError(
+            raise CommandEndError(
                 exit_codes.INTERRUPTED, "interrupted; the download is cancelled"
             ) from None
         _tell(document, json_output=json_output)
 
-    return _told(url, work)
+    return run_calls(url, work)
 
 
 def run_task(url: str, model_id: str, verb: str, *, json_output: bool) -> int:
@@ -82,10 +73,10 @@ def run_task(url: str, model_id: str, verb: str, *, json_output: bool) -> int:
 
     def work(client: Client) -> None:
         method, path = ("DELETE", "") if verb == "rm" else ("POST", f"/{verb}")
-        document = _accepted(client.call(method, _path(model_id) + path))
+        document = accepted(client.call(method, _path(model_id) + path))
         _tell(_follow(client, document), json_output=json_output)
 
-    return _told(url, work)
+    return run_calls(url, work)
 
 
 def _follow(client: Client, document: Document) -> Document:
@@ -105,7 +96,7 @@ def _follow(client: Client, document: Document) -> Document:
                 continue
             if reply.status == 404 and document["task"]["kind"] == "remove":  # noqa: PLR2004
                 return {"id": model_id, "task": {"kind": "remove", "state": "done", "detail": ""}}
-            document = _accepted(reply)
+            document = accepted(reply)
     return document
 
 
@@ -114,38 +105,11 @@ def _tell(document: Document, *, json_output: bool) -> None:
     if json_output:
         print(json.dumps(document))
     if task["state"] == "cancelled":
-        raise _CommandEndError(exit_codes.JOB_CANCELLED, f"the {task['kind']} was cancelled")
+        raise CommandEndError(exit_codes.JOB_CANCELLED, f"the {task['kind']} was cancelled")
     if task["state"] == "failed":
-        raise _CommandEndError(exit_codes.JOB_FAILED, f"{document['id']}: {task['detail']}")
+        raise CommandEndError(exit_codes.JOB_FAILED, f"{document['id']}: {task['detail']}")
     if not json_output:
         print(f"{document['id']}: {task['kind']} done. {task['detail']}".rstrip())
-
-
-def _accepted(reply: Reply) -> Document:
-    if not reply.ok:
-        command = reply.json().get("command")
-        after = f"\nthen: {command}" if command else ""
-        raise _CommandEndError(exit_codes.REFUSED, reply.told() + after)
-    return reply.json()
-
-
-def _told(url: str, work: Callable[[Client], None]) -> int:
-    try:
-        with Client(url) as client:
-            work(client)
-    except _CommandEndError as error:
-        print(f"rockiln: {error}", file=sys.stderr)
-        return error.code
-    except AddressError as error:
-        print(f"rockiln: {error}", file=sys.stderr)
-        return exit_codes.USAGE
-    except UnreachableError as error:
-        print(
-            f"rockiln: {error}\nnext: start the service (rockiln serve), or give --url",
-            file=sys.stderr,
-        )
-        return exit_codes.UNREACHABLE
-    return 0
 
 
 def _path(model_id: str) -> str:

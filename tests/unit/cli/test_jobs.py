@@ -1,0 +1,212 @@
+"""``rockiln jobs`` against a real api, and how a job is watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rockiln.cli import exit_codes
+from rockiln.domain.fault import Fault, FaultCode
+from support.command import rockiln
+from support.front import ServedFront
+from support.service import eventually
+
+
+def submitted(front: ServedFront, prompt: str, **body: Any) -> str:
+    answer = httpx.post(
+        f"{front.url}/generate",
+        json={"prompt": prompt, **body},
+        headers={"Prefer": "respond-async"},
+    )
+    job_id: str = answer.json()["id"]
+    return job_id
+
+
+def test_the_list_is_one_line_a_job_and_json_on_request(served: ServedFront) -> None:
+    job_id = submitted(served, "a boat \x1b[31m in a storm")
+    ended = rockiln(served, "jobs", "list", "-n", "1")
+    head, line = ended.stdout.splitlines()
+    assert head.split() == ["job", "state", "age", "model", "prompt"]
+    assert line.startswith(job_id[:12])
+    assert "in a storm" in line
+    assert "\x1b" not in ended.stdout
+    (job,) = json.loads(rockiln(served, "jobs", "list", "-n", "1", "--json").stdout)
+    assert job["id"] == job_id
+    none = json.loads(rockiln(served, "jobs", "list", "--state", "encoded", "--json").stdout)
+    assert none == []
+    wrong = rockiln(served, "jobs", "list", "--state", "lost")
+    assert (wrong.returncode, "next: " in wrong.stderr) == (exit_codes.REFUSED, True)
+    assert rockiln(served, "jobs", "cancel", job_id).returncode == 0
+
+
+def test_a_waiting_job_is_shown_cancelled_and_sent_again(served: ServedFront) -> None:
+    job_id = submitted(served, "a lighthouse", seed=7, negative_prompt="fog")
+    shown = rockiln(served, "jobs", "show", job_id[:10])
+    assert f"job       {job_id}" in shown.stdout
+    assert "place 1" in shown.stdout
+    early = rockiln(served, "jobs", "retry", job_id)
+    assert (early.returncode, "has not ended" in early.stderr) == (exit_codes.REFUSED, True)
+    cancelled = rockiln(served, "jobs", "cancel", job_id[:10])
+    assert cancelled.stdout == f"{job_id} cancelled\n"
+    again = rockiln(served, "jobs", "retry", job_id)
+    assert again.returncode == 0, again.stderr
+    made = served.store.jobs.get(again.stdout.strip())
+    assert made.parameters == served.store.jobs.get(job_id).parameters
+    assert made.parameters.seed == 7
+    served.store.jobs.cancel(made.id)
+
+
+def test_a_failed_job_is_shown_with_its_reason(served: ServedFront) -> None:
+    job_id = submitted(served, "a failure")
+    served.hand.fail(served.hand.lease(), Fault(FaultCode.GPU_OOM, "4 GiB are too few"))
+    shown = rockiln(served, "jobs", "show", job_id).stdout
+    assert "failed    gpu_oom: 4 GiB are too few" in shown
+    assert f"{served.url}/problems/gpu-oom" in shown
+    late = rockiln(served, "jobs", "cancel", job_id)
+    assert (late.returncode, "failed already" in late.stderr) == (exit_codes.REFUSED, True)
+    watched = rockiln(served, "jobs", "watch", job_id, "--json")
+    assert watched.returncode == exit_codes.JOB_FAILED
+    assert json.loads(watched.stdout)["failure"]["reason"] == "gpu_oom"
+
+
+@pytest.mark.parametrize("job_id", ["0" * 32, "x", "../models", "é" * 32])
+def test_a_job_that_is_not_there_is_refused(served: ServedFront, job_id: str) -> None:
+    ended = rockiln(served, "jobs", "show", job_id)
+    assert ended.returncode == exit_codes.REFUSED, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_job_that_started_from_a_picture_is_not_sent_again_without_it(
+    served: ServedFront, tmp_path: Path
+) -> None:
+    job_id = submitted(served, "a gate")
+    with served.store.database.write() as session:
+        from sqlalchemy import text  # noqa: PLC0415 (here alone)
+
+        session.execute(
+            text(
+                "UPDATE job SET parameters = json_set(parameters, '$.image', 'feed'), "
+                "state = 'cancelled' WHERE id = :id"
+            ),
+            {"id": job_id},
+        )
+    ended = rockiln(served, "jobs", "retry", job_id)
+    assert ended.returncode == exit_codes.REFUSED
+    assert f"/ui/jobs/{job_id}" in ended.stderr
+
+
+def watching(front: ServedFront, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # Started in the background, this test run may ignore the signal, and so would its children.
+        ["env", "--default-signal=INT", sys.executable, "-m", "rockiln", "jobs", "watch", *words],
+        env=front.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def streams(front: ServedFront, job_id: str) -> int:
+    """How often a stream of the job was asked for."""
+    lines = front.log.read_text().splitlines()
+    return sum(job_id in line and "/jobs/<job_id>/events" in line for line in lines)
+
+
+def test_an_interrupt_leaves_a_watched_job_and_says_how_to_go_on(
+    served: ServedFront, tmp_path: Path
+) -> None:
+    job_id = submitted(served, "a long wait")
+    running = watching(served, job_id)
+    eventually(lambda: streams(served, job_id) == 1, "it is watched")
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == exit_codes.INTERRUPTED
+    assert f"the job goes on\nnext: rockiln jobs watch {job_id[:12]}" in told.decode()
+    assert served.store.jobs.get(job_id).state == "accepted"
+
+    running = watching(served, job_id, "--cancel-on-interrupt")
+    eventually(lambda: streams(served, job_id) == 2, "it is watched")
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=60)[1].endswith(b"the job is cancelled\n")
+    assert served.store.jobs.get(job_id).state == "cancelled"
+
+
+def test_a_watched_job_moves_by_its_events(served: ServedFront, tmp_path: Path) -> None:
+    job_id = submitted(served, "a boat", num_inference_steps=8)
+    leader, follower = os.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "rockiln", "jobs", "watch", job_id, "-o", "boat.png"],
+        env={**served.environment(), "TERM": "xterm", "COLUMNS": "100"},
+        cwd=tmp_path,
+        stderr=follower,
+        stdout=subprocess.PIPE,
+    )
+    os.close(follower)
+    eventually(lambda: streams(served, job_id) == 1, "it is watched")
+    shown = b""
+    while b"accepted, place 1" not in shown:
+        shown += os.read(leader, 65536)
+    leased = served.hand.lease()
+    for step in range(1, 9):
+        served.store.jobs.record_step(leased[0], 0, step)
+        served.store.wake("api")
+        while f"step {step}/8".encode() not in shown:
+            shown += os.read(leader, 65536)
+    served.hand.finish(leased)
+    out, _ = running.communicate(timeout=60)
+    os.close(leader)
+    assert b"s left" in shown
+    assert out == b"boat.png\n"
+    assert (tmp_path / "boat.png").read_bytes().startswith(b"png ")
+
+
+def test_without_a_stream_a_job_is_looked_at(tmp_path: Path) -> None:
+    with ServedFront(tmp_path, stream_slots=0) as front:
+        job_id = submitted(front, "a boat")
+        running = watching(front, job_id)
+        eventually(lambda: streams(front, job_id) == 1, "it is watched")
+        front.hand.finish(front.hand.lease())
+        out, told = running.communicate(timeout=60)
+    assert (running.returncode, told) == (0, b"")
+    assert out.decode() == f"{front.url}/jobs/{job_id}/artefacts/0\n"
+
+
+def test_a_stream_that_breaks_is_taken_up_again(tmp_path: Path) -> None:
+    with ServedFront(tmp_path) as front:
+        job_id = submitted(front, "a boat")
+        running = watching(front, job_id)
+        eventually(lambda: streams(front, job_id) == 1, "it is watched")
+        front.stop()
+        with front:  # at the same address
+            front.hand.finish(front.hand.lease())
+            running.communicate(timeout=60)
+    assert running.returncode == 0
+
+
+def test_the_shell_completes_ids(served: ServedFront) -> None:
+    job_id = submitted(served, "a boat")
+    for words, expected in (
+        (f"rockiln jobs show {job_id[:6]}", job_id),
+        ("rockiln models show pa", "paper"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "rockiln"],
+            env={
+                **served.environment(),
+                "_ROCKILN_COMPLETE": "complete_bash",
+                "COMP_WORDS": words,
+                "COMP_CWORD": "3",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert expected in ended.stdout.split(), ended.stderr
+    served.store.jobs.cancel(job_id)
