@@ -72,6 +72,7 @@ class HandWorker:
                     warnings=warnings,
                     seconds={"denoise": 1.5},
                 ),
+                peak_bytes={"denoise": 3 << 30},
             )
         self.store.wake("api")
         return job

@@ -222,6 +222,7 @@ def test_record_says_what_was_used(harness: EngineHarness, tiny: ModelProfile) -
     assert (details["dtype"], details["threads"], details["batch_rows"]) == ("float32", 1, 1)
     assert len(details["model"]["revision"]) == 64
     assert set(picture.seconds) == {
+        "load",
         "encode_prompt",
         "denoise",
         "store_latents",

@@ -92,6 +92,16 @@ def test_cpu_tells_its_memory_and_itself() -> None:
     device.release_cache()
 
 
+def test_cpu_tells_the_peak_of_each_stage() -> None:
+    device = select("cpu", "auto", threads=1)
+    device.begin_stage()
+    taken = torch.ones(64 << 20, dtype=torch.uint8)
+    high = device.stage_peak_bytes()
+    del taken
+    device.begin_stage()
+    assert device.stage_peak_bytes() < high - (32 << 20)
+
+
 MAPS = """\
 7f00-7f01 r-xp 00000000 08:01 11 /opt/rocm/lib/libamdhip64.so.7.2
 7f01-7f02 r--p 00000000 08:01 11 /opt/rocm/lib/libamdhip64.so.7.2

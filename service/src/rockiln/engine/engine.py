@@ -107,7 +107,10 @@ class Engine:
     def _admit(self, run: protocol.Run) -> None:
         self._stage = "start"
         self._check_inputs(run)
-        job = Job(run, self._shelf.take(run.model, run.plan), Stopwatch(self._device))
+        watch = Stopwatch(self._device)
+        with watch.measure("load"):
+            shelved = self._shelf.take(run.model, run.plan)
+        job = Job(run, shelved, watch)
         job.open_pictures = len(run.pictures)
         job.passes = passes_of(run.parameters)
         job.start = start_of(run.parameters, self._artefacts)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import platform
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,17 +33,18 @@ class CpuDevice:
     def memory(self) -> MemoryReading:
         total_bytes = host_memory_bytes()
         free_bytes = min(total_bytes, meminfo_bytes()["MemAvailable"])
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
-        return MemoryReading(total_bytes, free_bytes, peak_bytes)
+        return MemoryReading(total_bytes, free_bytes, _resident_peak_bytes())
 
     def reserve(self, reserved_bytes: int) -> CpuDevice:  # noqa: ARG002 (video memory; there is none)
         return self
 
     def begin_stage(self) -> None:
-        """The kernel keeps one peak for the whole life of a process."""
+        if _peak_can_be_reset():
+            _reset_peak()
 
     def stage_peak_bytes(self) -> int:
-        return 0
+        """Of the whole process: interpreter and libraries included, as the planner counts."""
+        return _resident_peak_bytes() if _peak_can_be_reset() else 0
 
     def versions(self) -> dict[str, str]:
         return {}
@@ -69,6 +70,27 @@ def open_cpu(threads: int) -> CpuDevice:
             host_bytes=total_bytes,
         )
     )
+
+
+def _reset_peak() -> None:
+    """Has the kernel count the peak anew from here (``man 5 proc_pid_clear_refs``)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+@functools.cache
+def _peak_can_be_reset() -> bool:
+    """A kernel without CONFIG_PROC_PAGE_MONITOR, or a sandbox, keeps one peak for a whole life."""
+    try:
+        _reset_peak()
+    except OSError:
+        return False
+    return True
+
+
+def _resident_peak_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * _KIB
 
 
 def _processor_name() -> str:

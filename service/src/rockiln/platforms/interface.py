@@ -19,7 +19,7 @@ class DeviceUnavailableError(RockilnError):
 class MemoryReading:
     """Memory of a device, in bytes.
 
-    ``peak_bytes`` is this process's own, since ``begin_stage`` on a GPU and its start on a CPU.
+    ``peak_bytes`` is this process's own, since ``begin_stage``.
     """
 
     total_bytes: int

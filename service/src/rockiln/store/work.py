@@ -101,10 +101,20 @@ class Work:
             life.follow_pictures(row)
             life.tell(row, JobState.DECODING, self._clock(), index=index)
 
-    def publish(self, lease: Lease, index: int, picture: Picture) -> Job:
+    def publish(
+        self,
+        lease: Lease,
+        index: int,
+        picture: Picture,
+        *,
+        peak_bytes: dict[str, int] | None = None,
+    ) -> Job:
         """Publishes a picture whose file is durable, fenced by (job, index, attempt).
 
         The last picture and ``done`` are one transaction.
+
+        Args:
+            peak_bytes: device memory at the peak of each stage, for the job's log.
 
         Raises:
             LeaseLostError: this attempt lost the job; nothing is published.
@@ -122,7 +132,8 @@ class Work:
             target.latents = None
             life.follow_pictures(row)
             now = self._clock()
-            life.tell(row, JobState.PUBLISHED, now, index=index, seconds=picture.seconds)
+            told = {"seconds": picture.seconds, "peak_bytes": peak_bytes or {}}
+            life.tell(row, JobState.PUBLISHED, now, index=index, **told)
             if row.state == JobState.PUBLISHED:
                 life.end(row, JobState.DONE, now)
             return life.as_job(row)

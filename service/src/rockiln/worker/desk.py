@@ -239,6 +239,7 @@ class Desk:
                 warnings=tuple(event.warnings),
                 seconds=event.seconds,
             ),
+            peak_bytes=event.memory,
         )
         self.proof_at = time.time()
         if job.ended:
