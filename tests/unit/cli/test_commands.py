@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -39,6 +41,20 @@ def test_wait_ends_when_the_service_is_ready_and_says_why_it_is_not(served: Serv
     waiting = subprocess.Popen([sys.executable, "-m", "rockiln", "wait"], env=served.environment())
     eventually(lambda: ended_meanwhile(served, waiting), "wait has ended")
     assert waiting.returncode == 0
+
+
+def test_answers_come_as_json_on_request(served: ServedFront) -> None:
+    def said(*words: str) -> Any:
+        return json.loads(rockiln(served, *words, "--json").stdout)
+
+    assert said("version") == {"rockiln": __version__}
+    served.hand.report()
+    assert said("wait", "--timeout-seconds", "5") == {"ready": True, "reason": None}
+    away = said("wait", "--timeout-seconds", "0", "--url", "http://127.0.0.1:1")
+    assert (away["ready"], "refused" in away["reason"]) == (False, True)
+    assert served.store.keys.find(said("keys", "create", "lab")["key"]) is not None
+    (key,) = said("keys", "list")
+    assert said("keys", "revoke", key["id"])["revoked_at"] is not None
 
 
 def ended_meanwhile(front: ServedFront, waiting: subprocess.Popen[bytes]) -> bool:

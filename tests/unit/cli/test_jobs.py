@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,13 +32,17 @@ def submitted(front: ServedFront, prompt: str, **body: Any) -> str:
 
 
 def test_the_list_is_one_line_a_job_and_json_on_request(served: ServedFront) -> None:
-    job_id = submitted(served, "a boat \x1b[31m in a storm")
+    job_id = submitted(served, "a boat \x1b[31m in a storm" + " and rain" * 50)
     ended = rockiln(served, "jobs", "list", "-n", "1")
     head, line = ended.stdout.splitlines()
     assert head.split() == ["job", "state", "age", "model", "prompt"]
     assert line.startswith(job_id[:12])
     assert "in a storm" in line
     assert "\x1b" not in ended.stdout
+    assert line.endswith(" and rain")
+    narrow = on_terminal(served, "jobs", "list", "-n", "1").splitlines()[1]
+    assert re.match(rf"{job_id[:12]}  accepted  \d+ s +paper  a boat", narrow)
+    assert (len(narrow), narrow[-1]) == (80, "…")
     (job,) = json.loads(rockiln(served, "jobs", "list", "-n", "1", "--json").stdout)
     assert job["id"] == job_id
     none = json.loads(rockiln(served, "jobs", "list", "--state", "encoded", "--json").stdout)
@@ -45,6 +50,21 @@ def test_the_list_is_one_line_a_job_and_json_on_request(served: ServedFront) -> 
     wrong = rockiln(served, "jobs", "list", "--state", "lost")
     assert (wrong.returncode, "next: " in wrong.stderr) == (exit_codes.REFUSED, True)
     assert rockiln(served, "jobs", "cancel", job_id).returncode == 0
+
+
+def on_terminal(front: ServedFront, *words: str) -> str:
+    leader, follower = os.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "rockiln", *words],
+        env={**front.environment(), "TERM": "xterm", "COLUMNS": "80"},
+        stdout=follower,
+        check=True,
+        timeout=60,
+    )
+    os.close(follower)
+    shown = os.read(leader, 65536).decode()
+    os.close(leader)
+    return shown
 
 
 def test_a_waiting_job_is_shown_cancelled_and_sent_again(served: ServedFront) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from rockiln.cli.configuration import load_settings
@@ -12,7 +14,7 @@ from rockiln.store.schema import StoreRefusedError
 from rockiln.store.store import Store
 
 
-def run_backup(target: Path) -> int:
+def run_backup(target: Path, *, json_output: bool) -> int:
     """Returns the exit status: 1 if nothing was made, or if a picture is damaged."""
     store = Store(load_settings())
     try:
@@ -23,7 +25,10 @@ def run_backup(target: Path) -> int:
         return FAILED
     finally:
         store.close()
-    print(f"{target}: {report.jobs} jobs, {report.files} files, {report.total_bytes} bytes")
+    if json_output:
+        print(json.dumps({"folder": str(target), **asdict(report)}))
+    else:
+        print(f"{target}: {report.jobs} jobs, {report.files} files, {report.total_bytes} bytes")
     for line in report.damaged:
         print(f"rockiln: damaged, not in the backup: {line}", file=sys.stderr)
     return FAILED if report.damaged else 0

@@ -15,13 +15,7 @@ from rockiln.settings import Settings
 
 def run_doctor(*, json_output: bool, prefix: str) -> int:
     """0 all is well, 1 warnings, 2 blockers."""
-    fault = ""
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        settings = Settings.model_construct()  # what could not be read is not judged
+    settings, fault = settings_or_fault()
     facts = measure(settings, settings_fault=fault, prefix=prefix)
     findings = diagnose(facts)
     if json_output:
@@ -29,3 +23,13 @@ def run_doctor(*, json_output: bool, prefix: str) -> int:
     else:
         show(facts, findings, Console(highlight=False))
     return exit_code(findings)
+
+
+def settings_or_fault() -> tuple[Settings, str]:
+    """The settings, or the defaults and why they could not be read."""
+    try:
+        return Settings(), ""
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return Settings.model_construct(), fault  # what could not be read is not judged

@@ -194,13 +194,14 @@ def _print_table(jobs: list[Document]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("job", "state", "age", "model"):
         table.add_column(name, no_wrap=True)
-    table.add_column("prompt", no_wrap=True, overflow="ellipsis")
+    table.add_column("prompt")  # the one that gives way
     for job in jobs:
+        prompt = plain(job["parameters"]["prompt"])
         table.add_row(
             job["id"][:_SHOWN_CHARS],
             Text(_progress(job), _STYLES.get(job["state"], "")),
             _ago(job["accepted_at"]),
             job["parameters"]["model"],
-            Text(plain(job["parameters"]["prompt"])),
+            Text(prompt, no_wrap=True, overflow="ellipsis"),
         )
     console.print(table)

@@ -19,7 +19,14 @@ from rockiln.store.store import Store
 _USAGE = 2
 
 
-def run_create(settings: Settings, name: str, scopes: Sequence[str], max_jobs: int | None) -> int:
+def run_create(
+    settings: Settings,
+    name: str,
+    scopes: Sequence[str],
+    max_jobs: int | None,
+    *,
+    json_output: bool,
+) -> int:
     """Prints the new key, once."""
     unknown = set(scopes) - set(get_args(Scope))
     if unknown:
@@ -27,7 +34,8 @@ def run_create(settings: Settings, name: str, scopes: Sequence[str], max_jobs: i
         print(f"rockiln: no scope {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
         return _USAGE
     with _opened(settings) as store:
-        print(store.keys.create(name, cast("Sequence[Scope]", scopes), max_jobs))
+        key = store.keys.create(name, cast("Sequence[Scope]", scopes), max_jobs)
+    print(json.dumps({"key": key}) if json_output else key)
     print("It is shown this once. Send it as Authorization: Bearer KEY.", file=sys.stderr)
     return 0
 
@@ -46,7 +54,7 @@ def run_list(settings: Settings, *, json_output: bool) -> int:
     return 0
 
 
-def run_revoke(settings: Settings, key_id: str) -> int:
+def run_revoke(settings: Settings, key_id: str, *, json_output: bool) -> int:
     """Takes effect with the next call."""
     with _opened(settings) as store:
         try:
@@ -54,7 +62,8 @@ def run_revoke(settings: Settings, key_id: str) -> int:
         except UnknownKeyError as error:
             print(f"rockiln: {error}\nnext: rockiln keys list", file=sys.stderr)
             return FAILED
-    print(f"{key.id} ({key.name}) opens nothing any more")
+    told = f"{key.id} ({key.name}) opens nothing any more"
+    print(json.dumps(asdict(key)) if json_output else told)
     return 0
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -143,59 +142,16 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
     raise typer.Exit(code)
 
 
-@app.command(
-    "bench",
-    epilog="Exit codes: 0 done, 1 cannot write a file, 2 wrong command line, 3 no service, "
-    "4 refused, 5 a job failed, 6 a job was cancelled, 130 interrupted. What was measured until "
-    "then is shown and written.",
-)
-def bench(  # noqa: PLR0917 (typer passes them by name)
-    model: Annotated[
-        str | None, typer.Argument(help="Model id; the service's default if left out.")
-    ] = None,
-    url: UrlOption = URL,
-    sizes: Annotated[
-        str | None, typer.Option(help="WIDTHxHEIGHT, several separated by commas.")
-    ] = None,
-    steps: Annotated[str, typer.Option(help="Numbers of steps, separated by commas.")] = "10,20,50",
-    schedulers: Annotated[
-        str | None, typer.Option(help="Separated by commas. Default: all that the model takes.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="Pictures of each case.")] = 3,
-    export: Annotated[Path | None, typer.Option(help="Write the report as JSON here, too.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw it here; ends in .svg.")] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON instead of the table.")
-    ] = False,
-) -> None:
-    """Measure time, memory and steps per second of schedulers and sizes on the running service."""
-    from rockiln.cli.bench import UsageError, read_wanted, run_bench
-
-    try:
-        wanted = read_wanted(model, sizes=sizes, steps=steps, schedulers=schedulers, runs=runs)
-    except UsageError as error:
-        raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(
-        run_bench(
-            url,
-            wanted,
-            command=sys.argv[1:],
-            json_output=json_output,
-            export=export,
-            plot=plot,
-        )
-    )
-
-
 @app.command("wait")
 def wait(
     url: UrlOption = URL,
     timeout_seconds: Annotated[float, typer.Option(min=0, help="Give up after this.")] = 300.0,
+    json_output: JsonOption = False,
 ) -> None:
     """Wait until the service is ready. Exit code 1 with the reason when it is not."""
     from rockiln.cli.probes import run_wait
 
-    raise typer.Exit(run_wait(url, timeout_seconds=timeout_seconds))
+    raise typer.Exit(run_wait(url, timeout_seconds=timeout_seconds, json_output=json_output))
 
 
 @app.command("health")
@@ -221,22 +177,41 @@ def doctor(
     raise typer.Exit(run_doctor(json_output=json_output, prefix=prefix))
 
 
+@app.command("report", epilog="Exit codes: 0 written, 1 the file cannot be written.")
+def report(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it as JSON to this file.")
+    ] = None,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="With the prompts of jobs that failed.")
+    ] = False,
+    prefix: Annotated[str, typer.Option(help="Of the containers' names.")] = "rockiln",
+    json_output: JsonOption = False,
+) -> None:
+    """Tell how this host stands, for whoever helps: without secrets, and without prompts."""
+    from rockiln.cli.report import run_report
+
+    code = run_report(output=output, prompts=prompts, prefix=prefix, json_output=json_output)
+    raise typer.Exit(code)
+
+
 @app.command("version")
-def version() -> None:
+def version(json_output: JsonOption = False) -> None:
     """Print the version."""
     from rockiln import __version__
 
-    print(__version__)
+    print(f'{{"rockiln": "{__version__}"}}' if json_output else __version__)
 
 
 @app.command("backup")
 def backup(
     dest: Annotated[Path, typer.Argument(help="An empty or new folder.")],
+    json_output: JsonOption = False,
 ) -> None:
     """Copy jobs and pictures into a folder, while the service runs."""
     from rockiln.cli.backup import run_backup
 
-    raise typer.Exit(run_backup(dest))
+    raise typer.Exit(run_backup(dest, json_output=json_output))
 
 
 @app.command("restore")
@@ -245,11 +220,12 @@ def restore(
     replace: Annotated[
         bool, typer.Option("--replace", help="Move jobs and pictures that are there aside.")
     ] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Put a backup back. The service must not run; the backup is verified first."""
     from rockiln.cli.restore import run_restore
 
-    raise typer.Exit(run_restore(src, replace=replace))
+    raise typer.Exit(run_restore(src, replace=replace, json_output=json_output))
 
 
 @app.command("unwedge", epilog="Exit codes: 0 it works, 1 it does not, 2 there is no such worker.")
@@ -267,7 +243,7 @@ def unwedge(
 def warmup(
     model: Annotated[str, typer.Argument(help="Model id, see GET /models.")],
     sizes: Annotated[str, typer.Option(help="WIDTHxHEIGHT, several separated by commas.")],
-    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Compile the kernels for sizes before anybody waits for them. Needs a running worker."""
     from rockiln.cli.configuration import load_settings
@@ -310,6 +286,7 @@ def keys_create(
     max_jobs: Annotated[
         int | None, typer.Option(min=1, help="Jobs of its own that may wait.")
     ] = None,
+    json_output: JsonOption = False,
 ) -> None:
     """Make a key and print it, once."""
     from rockiln.cli.configuration import load_settings
@@ -317,13 +294,14 @@ def keys_create(
 
     if len(name) > KEY_NAME_MAX_CHARS:
         raise typer.BadParameter(f"a name has at most {KEY_NAME_MAX_CHARS} characters")
-    raise typer.Exit(run_create(load_settings(), name, scopes or ["generate"], max_jobs))
+    code = run_create(
+        load_settings(), name, scopes or ["generate"], max_jobs, json_output=json_output
+    )
+    raise typer.Exit(code)
 
 
 @keys_app.command("list")
-def keys_list(
-    json_output: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
-) -> None:
+def keys_list(json_output: JsonOption = False) -> None:
     """Show all keys, without their secrets."""
     from rockiln.cli.configuration import load_settings
     from rockiln.cli.keys import run_list
@@ -332,12 +310,15 @@ def keys_list(
 
 
 @keys_app.command("revoke")
-def keys_revoke(key_id: Annotated[str, typer.Argument(help="See rockiln keys list.")]) -> None:
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(help="See rockiln keys list.")],
+    json_output: JsonOption = False,
+) -> None:
     """Close a key for good."""
     from rockiln.cli.configuration import load_settings
     from rockiln.cli.keys import run_revoke
 
-    raise typer.Exit(run_revoke(load_settings(), key_id))
+    raise typer.Exit(run_revoke(load_settings(), key_id, json_output=json_output))
 
 
 @store_app.command("migrate")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Literal
@@ -15,14 +16,16 @@ _PAUSE_SECONDS = 0.5
 _PROBE_SECONDS = 3.0
 
 
-def run_wait(url: str, *, timeout_seconds: float) -> int:
+def run_wait(url: str, *, timeout_seconds: float, json_output: bool) -> int:
     """0 once the service is ready; 1 with the last reason when the time is over."""
     deadline_monotonic = time.monotonic() + timeout_seconds
     while True:
         reason = _not_ready(url)
+        left_seconds = deadline_monotonic - time.monotonic()
+        if json_output and (reason is None or left_seconds <= 0):
+            print(json.dumps({"ready": reason is None, "reason": reason}))
         if reason is None:
             return 0
-        left_seconds = deadline_monotonic - time.monotonic()
         if left_seconds <= 0:
             print(f"rockiln: not ready after {timeout_seconds:g} s: {reason}", file=sys.stderr)
             return FAILED

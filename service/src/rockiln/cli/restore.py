@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rockiln.store.restore import restore
 from rockiln.store.schema import StoreRefusedError
 
 
-def run_restore(source: Path, *, replace: bool) -> int:
+def run_restore(source: Path, *, replace: bool, json_output: bool) -> int:
     """Returns the exit status: 1 if nothing was restored."""
     settings = load_settings()
     try:
@@ -19,5 +20,8 @@ def run_restore(source: Path, *, replace: bool) -> int:
     except (OSError, StoreRefusedError) as error:
         print(f"rockiln: {error}", file=sys.stderr)
         return FAILED
-    print(f"{settings.data_dir}: {manifest['jobs']} jobs, {len(manifest['files'])} files restored")
+    jobs, files = manifest["jobs"], len(manifest["files"])
+    told = f"{settings.data_dir}: {jobs} jobs, {files} files restored"
+    folder = str(settings.data_dir)
+    print(json.dumps({"folder": folder, "jobs": jobs, "files": files}) if json_output else told)
     return 0

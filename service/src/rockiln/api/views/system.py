@@ -17,7 +17,7 @@ from rockiln.api.documents import AttemptDocument, attempt_document
 from rockiln.api.json_answers import answer
 from rockiln.api.problems import kind_of_failure
 from rockiln.api.readiness import worker_fault
-from rockiln.api.services import Services, services
+from rockiln.api.services import services
 from rockiln.domain.request import (
     GUIDANCE_MAX,
     NUM_IMAGES_MAX,
@@ -30,6 +30,7 @@ from rockiln.domain.request import (
 from rockiln.domain.sampling import SCHEDULER_NAMES
 from rockiln.settings import Settings
 from rockiln.store.records import EndedAttempt, Worker
+from rockiln.store.store import Store
 
 blueprint = Blueprint("system", __name__)
 
@@ -128,17 +129,17 @@ class SystemDocument(BaseModel):
     )
 )
 def get_system() -> Response:
-    return answer(system_document(services()))
+    held = services()
+    return answer(system_document(held.store, held.settings, now=held.clock()))
 
 
-def system_document(held: Services) -> SystemDocument:
-    """All of it, as of now."""
-    store, settings = held.store, held.settings
+def system_document(store: Store, settings: Settings, *, now: float) -> SystemDocument:
+    """All of it, as of ``now``, in seconds since the epoch."""
     return SystemDocument(
         versions={"rockiln": __version__, "python": platform.python_version()},
         backend=settings.backend,
         compute_device=settings.compute_device,
-        workers=[_worker(worker, held) for worker in store.workers.all()],
+        workers=[_worker(worker, settings, now) for worker in store.workers.all()],
         queue=QueueLoad(**asdict(store.jobs.queue())),
         disk=Disk(
             free_bytes=store.artefacts.free_bytes(), floor_bytes=settings.min_free_disk_bytes
@@ -155,9 +156,9 @@ def system_document(held: Services) -> SystemDocument:
                 job_id=refusal.job_id,
                 reason=refusal.code,
                 detail=refusal.detail,
-                seconds_left=round(refusal.until - held.clock(), 1),
+                seconds_left=round(refusal.until - now, 1),
             )
-            for refusal in store.refusals.all(held.clock())
+            for refusal in store.refusals.all(now)
         ],
         host=read_host_facts(settings.public_dir / "host.json"),
     )
@@ -201,9 +202,8 @@ def read_host_facts(path: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else {"error": f"{path} is not a JSON object"}
 
 
-def _worker(worker: Worker, held: Services) -> WorkerDocument:
-    now = held.clock()
-    fault = worker_fault(worker, now=now, stale_after_seconds=held.settings.worker_stale_seconds)
+def _worker(worker: Worker, settings: Settings, now: float) -> WorkerDocument:
+    fault = worker_fault(worker, now=now, stale_after_seconds=settings.worker_stale_seconds)
     return WorkerDocument(
         name=worker.name,
         working=fault is None,
