@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -140,6 +141,50 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
         url, given, output=output, detach=detach, picture=picture, json_output=json_output
     )
     raise typer.Exit(code)
+
+
+@app.command(
+    "bench",
+    epilog="Exit codes: 0 done, 1 cannot write a file, 2 wrong command line, 3 no service, "
+    "4 refused, 5 a job failed, 6 a job was cancelled, 130 interrupted. What was measured until "
+    "then is shown and written.",
+)
+def bench(  # noqa: PLR0917 (typer passes them by name)
+    model: Annotated[
+        str | None, typer.Argument(help="Model id; the service's default if left out.")
+    ] = None,
+    url: UrlOption = URL,
+    sizes: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT, several separated by commas.")
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Numbers of steps, separated by commas.")] = "10,20,50",
+    schedulers: Annotated[
+        str | None, typer.Option(help="Separated by commas. Default: all that the model takes.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Pictures of each case.")] = 3,
+    export: Annotated[Path | None, typer.Option(help="Write the report as JSON here, too.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it here; ends in .svg.")] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON instead of the table.")
+    ] = False,
+) -> None:
+    """Measure time, memory and steps per second of schedulers and sizes on the running service."""
+    from rockiln.cli.bench import UsageError, read_wanted, run_bench
+
+    try:
+        wanted = read_wanted(model, sizes=sizes, steps=steps, schedulers=schedulers, runs=runs)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(
+        run_bench(
+            url,
+            wanted,
+            command=sys.argv[1:],
+            json_output=json_output,
+            export=export,
+            plot=plot,
+        )
+    )
 
 
 @app.command("wait")
