@@ -75,7 +75,8 @@ def lock(session: nox.Session) -> None:
 @nox.session
 def config_keys(session: nox.Session) -> None:
     """Writes what a model's configs may say, after the libraries' versions have moved."""
-    session.run("python", "-m", "support.config_keys", env={"PYTHONPATH": "service/src:tests"})
+    for module in ("support.config_keys", "support.checkpoint_shapes"):
+        session.run("python", "-m", module, env={"PYTHONPATH": "service/src:tests"})
 
 
 @nox.session

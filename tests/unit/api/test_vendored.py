@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 import rockiln.web
+from rockiln.registry.checkpoint import CONFIGS_FOLDER
 
 FOLDERS = {
     "pages": Path(rockiln.web.__file__).parent / "static" / "vendor",
+    "tokenizer": CONFIGS_FOLDER / "clip_tokenizer",
     "tests": Path(__file__).resolve().parents[2] / "browser" / "vendor",
 }
 LIST = "vendored.json"

@@ -166,6 +166,19 @@ def test_a_pull_publishes_a_checked_model(fetcher: Callable[..., Running]) -> No
     assert [path.name for path in (running.models / ".downloads").iterdir()] == ["fetcher.lock"]
 
 
+def test_a_model_in_one_file_is_read_again_and_removed(fetcher: Callable[..., Running]) -> None:
+    running = fetcher()
+    running.models.mkdir(parents=True, exist_ok=True)
+    names = ("mine.safetensors", "mine.rockiln.json", "mine-too.safetensors")
+    for name in names:
+        (running.models / name).write_bytes(b"x")
+    running.start()
+    checked = running.ended(running.ask("verify", "mine"))
+    assert (checked.state, checked.bytes_done) == ("done", 2)
+    assert running.ended(running.ask("remove", "mine")).state == "done"
+    assert [name for name in names if (running.models / name).exists()] == [names[2]]
+
+
 def test_kills_in_the_middle_lose_no_byte(fetcher: Callable[..., Running]) -> None:
     running = fetcher()
     running.hub.hold[UNET] = 1 << 20

@@ -12,6 +12,7 @@ from rockiln.domain.model import DeviceFacts, ModelDefaults, ModelProfile
 from rockiln.domain.plan import admit
 from rockiln.domain.request import SIDE_GRID_PX, GenerationRequest
 from rockiln.domain.resolution import resolve
+from rockiln.registry.checkpoint import configs_owner
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.store.model_tasks import Acceptance, FetcherSign, ModelLock, ModelTask
 from rockiln.store.records import Worker
@@ -91,12 +92,17 @@ class ModelDocument(BaseModel):
     features: list[str] | None = Field(
         default=None, description="What else a request may ask of it, such as image or loras."
     )
+    configs: str | None = Field(
+        default=None,
+        description="Of a model in one file: whose configs and tokenizers it is read with, "
+        "rockiln's own or those of another model of this host.",
+    )
     fits: list[Fit] = Field(default=[], description="One for each device that has reported.")
     task: TaskDocument | None = None
 
 
 class ModelList(BaseModel):
-    """Every model folder and every known model, those first that can be used."""
+    """Every model of this host and every known model, those first that can be used."""
 
     models: list[ModelDocument]
 
@@ -250,6 +256,7 @@ def _of_profile(profile: ModelProfile) -> dict[str, Any]:
         ),
         "schedulers": list(profile.schedulers),
         "features": list(profile.features),
+        "configs": configs_owner(profile),
     }  # fmt: skip
 
 

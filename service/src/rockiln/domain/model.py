@@ -114,7 +114,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """A model folder as the registry reads it.
+    """A model folder, or a single file, as the registry reads it.
 
     Attributes:
         family: key of ``engine.families`` ("sd1").
@@ -126,6 +126,7 @@ class ModelProfile:
         features: what else a request may ask of it.
         root: folder that links of its files may not leave; the parent of ``path`` if empty.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
+        configs: the folder with configs and tokenizers, where ``path`` is a single file.
     """
 
     id: str
@@ -143,6 +144,7 @@ class ModelProfile:
     features: tuple[Feature, ...] = ()
     architecture: Architecture | None = None
     root: str = ""
+    configs: str = ""
 
     @property
     def weights_bytes(self) -> int:

@@ -20,8 +20,8 @@ from rockiln.engine.placement import Placement
 from rockiln.engine.policies import PolicySet
 from rockiln.engine.preview import ColourMap
 from rockiln.platforms.interface import Device
-from rockiln.registry.file_gate import check_files
-from rockiln.registry.revision import revision, signature
+from rockiln.registry.checkpoint import check_model
+from rockiln.registry.revision import revision, signature_of
 
 KEPT_MODELS = 2
 
@@ -40,7 +40,7 @@ class ModelShelf:
     """Loads on first use; drops the one unused longest when there are too many.
 
     Args:
-        cache_dir: where digests of model folders are kept.
+        cache_dir: where digests of models are kept.
         kept: models in memory at most.
     """
 
@@ -54,32 +54,33 @@ class ModelShelf:
         """The model as the plan wants it. Files that changed on disk are loaded anew.
 
         Raises:
-            BrokenModelError: the folder cannot be loaded; the detail says why.
+            BrokenModelError: the model cannot be loaded; the detail says why.
         """
-        folder = Path(profile.path)
-        if not folder.is_dir():
-            raise BrokenModelError(f"model {profile.id}: its folder {folder} is gone")
+        if not Path(profile.path).exists():
+            raise BrokenModelError(f"model {profile.id}: {profile.path} is gone")
         key = (
-            profile.path, signature(folder),
+            profile.path, signature_of(profile),
             plan.dtype, plan.placement, plan.decode_dtype, plan.decode_device,
         )  # fmt: skip
         if key not in self._shelf:
             while len(self._shelf) >= self._kept:
                 self._shelf.popitem(last=False)
                 self._device.release_cache()
-            self._shelf[key] = self._load(profile, folder, plan)
+            self._shelf[key] = self._load(profile, plan)
         self._shelf.move_to_end(key)
         return self._shelf[key]
 
-    def _load(self, profile: ModelProfile, folder: Path, plan: Plan) -> ShelvedModel:
+    def _load(self, profile: ModelProfile, plan: Plan) -> ShelvedModel:
         family = FAMILIES.get(profile.family)
         if family is None:
             raise BrokenModelError(f"model {profile.id}: family {profile.family!r} is not known")
         try:
-            # The registry looked at the folder in another process, some time ago.
-            check_files(folder, Path(profile.root) if profile.root else folder.parent)
-            digest = revision(folder, self._cache_dir)
-            components = family.load(folder, getattr(torch, plan.dtype), self._device.torch_device)
+            # The registry looked at the files in another process, some time ago.
+            check_model(profile)
+            path, configs = Path(profile.path), Path(profile.configs) if profile.configs else None
+            digest = revision(path, self._cache_dir, configs)
+            dtype, device = getattr(torch, plan.dtype), self._device.torch_device
+            components = family.load(configs or path, dtype, device, path if configs else None)
         except BrokenModelError as error:
             raise BrokenModelError(f"model {profile.id}: {error.detail}") from error
         if plan.decode_dtype is not None:

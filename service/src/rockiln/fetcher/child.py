@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -20,8 +21,10 @@ from rockiln.fetcher.download import Download, NoSpaceError, Place, drop, retire
 from rockiln.fetcher.hub import Hub, HubError, HubGatedError
 from rockiln.fetcher.token import read_token
 from rockiln.fetcher.transfer import CancelledError
+from rockiln.registry.checkpoint import files_of_checkpoint
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.settings import Settings
+from rockiln.store.artefacts import sync_folder
 from rockiln.store.model_tasks import ModelTask
 from rockiln.store.store import Store
 from rockiln.telemetry.logs import configure_logging
@@ -100,12 +103,11 @@ def _verify(settings: Settings, store: Store, task: ModelTask) -> str:
     A model with a damaged file is taken out of service; what is sound of it waits for a pull.
     """
     place = Place(settings.own_models_dir)
-    folder = place.model(task.model_id)
     model = known_models().get(task.model_id)
     expected = {file.path: file.sha256 for file in model.files if file.sha256} if model else {}
     lock = store.model_tasks.locks().get(model.repository or "") if model else None
     expected |= lock.files if lock else {}
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    folder, files = _files_held(place, task.model_id)
     total_bytes, done_bytes = sum(path.stat().st_size for path in files), 0
     damaged: list[str] = []
     tell = _Teller(store, task.seq)
@@ -137,10 +139,23 @@ def _remove(settings: Settings, store: Store, task: ModelTask) -> str:
     place = Place(settings.own_models_dir)
     if place.model(task.model_id).exists():
         retire(place, task.model_id)
+    else:
+        for path in files_of_checkpoint(place.models, task.model_id):
+            path.unlink()
+        sync_folder(place.models)
     sweep(place)
     drop(place.staging(task.model_id))
     drop(place.downloads / f"{task.model_id}.parts")
     return "removed"
+
+
+def _files_held(place: Place, model_id: str) -> tuple[Path, list[Path]]:
+    """A model's files, and the folder that their names start from."""
+    folder = place.model(model_id)
+    if folder.exists():
+        return folder, [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = files_of_checkpoint(place.models, model_id)
+    return place.models, [path for path in files if path.is_file()]
 
 
 def _known(model_id: str) -> KnownModel:

@@ -1,4 +1,4 @@
-"""The models of this host: folders below the model directories."""
+"""The models of this host: folders and single files in the model directories."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
+from rockiln.registry.checkpoint import checkpoint_files, read_checkpoint
 from rockiln.registry.folder import INDEX_NAME, read_model_folder
 from rockiln.registry.hub_cache import cached_models
 
@@ -33,19 +34,26 @@ class Catalogue:
 
 
 def load_catalogue(model_dirs: Iterable[Path], hub_cache: Path | None = None) -> Catalogue:
-    """Reads every folder with a ``model_index.json``. The first directory that has an id wins.
+    """Reads every folder with a ``model_index.json``, then every checkpoint in one file.
 
-    A broken folder hides neither the other models nor a sound one of its own id further on.
+    The first directory that has an id wins, a folder before a file. What is broken hides neither
+    the other models nor a sound one of its own id further on.
     """
+    roots = list(model_dirs)
     models: dict[str, ModelProfile] = {}
     broken: dict[str, str] = {}
     found: list[tuple[str, Callable[[], ModelProfile]]] = [
         (folder.name, partial(read_model_folder, folder, root))
-        for root in model_dirs
+        for root in roots
         for folder in _model_folders(root)
     ]
     if hub_cache is not None:
         found += [(cached.id, cached.read) for cached in cached_models(hub_cache)]
+    found += [
+        (path.stem, partial(read_checkpoint, path, root, models.values()))
+        for root in roots
+        for path in checkpoint_files(root)
+    ]
     for model_id, read in found:
         if model_id in models:
             continue

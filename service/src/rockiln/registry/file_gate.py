@@ -12,7 +12,7 @@ _ACCEPTED_SUFFIXES = {".safetensors", ".json", ".txt", ".md", ".model"}
 # Inert company of a model card.
 _ACCEPTED_SUFFIXES |= {".png", ".jpg", ".jpeg", ".webp"}
 _ACCEPTED_NAMES = {"LICENSE", "LICENCE", "NOTICE", ".gitattributes", ".gitignore"}
-_PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib"}
+PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib"}
 _CODE_SUFFIXES = {".py", ".pyc", ".so", ".sh"}
 # First bytes of what can run or unpack, whatever the name says: zip (torch's own format), pickle
 # protocols 2 to 5, ELF, a script, gzip, tar's mark stands further on.
@@ -61,7 +61,7 @@ def _check_name(path: Path, name: Path) -> None:
     if not path.is_file():
         raise BrokenModelError(f"{name} is not a plain file")
     suffix = path.suffix.lower()
-    if suffix in _PICKLE_SUFFIXES:
+    if suffix in PICKLE_SUFFIXES:
         raise BrokenModelError(
             f"{name} can run code when it is loaded; only .safetensors weights are taken"
         )

@@ -14,7 +14,7 @@ from rockiln.registry.config_gate import check_config
 from rockiln.registry.file_gate import check_files
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FAMILY_BY_PIPELINE, FamilyLayout
-from rockiln.registry.manifest import read_manifest
+from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
 from rockiln.registry.weights import component_weights
 
 INDEX_NAME = "model_index.json"
@@ -43,7 +43,7 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
             f"({known})"
         )
     _check_components(index, folder, layout)
-    manifest = read_manifest(folder, layout.name)
+    manifest = read_manifest(folder / MANIFEST_NAME, layout.name, folder.name)
     weights = component_weights(folder, layout)
     return ModelProfile(
         id=model_id,
@@ -60,11 +60,12 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
         features=layout.features,
         component_bytes={name: file.file_bytes for name, file in weights.items()},
         component_parameters={name: file.parameters for name, file in weights.items()},
-        architecture=_architecture(folder, layout),
+        architecture=architecture_in(folder, layout),
     )
 
 
-def _architecture(folder: Path, layout: FamilyLayout) -> Architecture | None:
+def architecture_in(folder: Path, layout: FamilyLayout) -> Architecture | None:
+    """The shape of a model with the configs in ``folder``, as far as they tell."""
     configs = {
         name: read_json(folder / name / "config.json") for name in layout.weighted_in(folder)
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import ADDON_NAME_PATTERN, LoraUse
+from rockiln.registry.checkpoint import configs_shapes
 from rockiln.registry.file_gate import check_file
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.weights import component_shapes, read_weights_file
@@ -183,12 +184,15 @@ def _renamed(flat: str) -> str:
 
 
 def layers_of(profile: ModelProfile) -> dict[str, dict[str, Shape]]:
-    """The layers of a model folder's components, from the headers of its weights.
+    """The layers of a model's components, from the headers of its weights.
 
     Raises:
         BrokenModelError: a file is unsound.
     """
-    shapes = component_shapes(Path(profile.path), LAYOUTS[profile.family])
+    if profile.configs:
+        shapes = configs_shapes(Path(profile.configs), profile.family)
+    else:
+        shapes = component_shapes(Path(profile.path), LAYOUTS[profile.family])
     return {
         component: {
             name.removesuffix(".weight"): shape

@@ -119,20 +119,19 @@ FAMILY_MANIFESTS: dict[str, Manifest] = {
 }
 
 
-def read_manifest(folder: Path, family: str) -> Manifest:
-    """The manifest of a model folder, or its family's one titled by the folder's name.
+def read_manifest(path: Path, family: str, title: str) -> Manifest:
+    """The manifest at ``path``; if there is none, the family's one with this title.
 
     Raises:
         BrokenModelError: the file is there and is not a manifest.
     """
-    path = folder / MANIFEST_NAME
     if not path.exists():
-        return FAMILY_MANIFESTS[family].model_copy(update={"title": folder.name})
+        return FAMILY_MANIFESTS[family].model_copy(update={"title": title})
     if path.stat().st_size > _MANIFEST_MAX_BYTES:
-        raise BrokenModelError(f"{MANIFEST_NAME} is larger than {_MANIFEST_MAX_BYTES} bytes")
+        raise BrokenModelError(f"{path.name} is larger than {_MANIFEST_MAX_BYTES} bytes")
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise BrokenModelError(f"{MANIFEST_NAME}: {place}: {first['msg']}") from error
+        raise BrokenModelError(f"{path.name}: {place}: {first['msg']}") from error

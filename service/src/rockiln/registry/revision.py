@@ -6,44 +6,63 @@ import hashlib
 import sys
 from pathlib import Path
 
+from rockiln.domain.model import ModelProfile
 from rockiln.registry.manifest import MANIFEST_NAME
 from rockiln.store.artefacts import write_durably
 
 _DECIDING_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 
 
-def signature(folder: Path) -> str:
-    """Changes when a file is added, removed or written; cheap, reads no content."""
+def signature(model: Path, configs: Path | None = None) -> str:
+    """Changes when a file is added, removed or written; cheap, reads no content.
+
+    Args:
+        model: a folder, or a single file.
+        configs: the folder that lends a single file its configs.
+    """
     facts = []
-    for path in _deciding_files(folder):
+    for name, path in _deciding_files(model, configs):
         status = path.stat()
-        facts.append(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}")
-    return hashlib.sha256("\n".join([str(folder.resolve()), *facts]).encode()).hexdigest()
+        facts.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+    return hashlib.sha256("\n".join([str(model.resolve()), *facts]).encode()).hexdigest()
 
 
-def revision(folder: Path, cache_dir: Path) -> str:
+def signature_of(profile: ModelProfile) -> str:
+    """Likewise, of a model of the registry."""
+    return signature(Path(profile.path), Path(profile.configs) if profile.configs else None)
+
+
+def revision(model: Path, cache_dir: Path, configs: Path | None = None) -> str:
     """SHA-256 over names and contents, kept in ``cache_dir`` under the folder's signature.
 
     Cards, licences, pictures and the manifest do not count: they change no pixel.
     """
-    kept = cache_dir / "revisions" / signature(folder)
+    kept = cache_dir / "revisions" / signature(model, configs)
     if kept.is_file():
         return kept.read_text(encoding="ascii")
     total = hashlib.sha256()
-    for path in _deciding_files(folder):
+    for name, path in _deciding_files(model, configs):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder)}\0{digest}\n".encode())
+        total.update(f"{name}\0{digest}\n".encode())
     try:
         write_durably(kept, total.hexdigest().encode())
     except OSError as error:
-        sys.stderr.write(f"the digest of {folder.name} is not kept: {error}\n")
+        sys.stderr.write(f"the digest of {model.name} is not kept: {error}\n")
     return total.hexdigest()
 
 
-def _deciding_files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in _DECIDING_SUFFIXES and path.name != MANIFEST_NAME and path.is_file()
-    )
+def _deciding_files(model: Path, configs: Path | None) -> list[tuple[Path, Path]]:
+    """Names that tell the files apart, and the files."""
+    if configs is None:
+        return _files_in(model, _DECIDING_SUFFIXES)
+    lent = _files_in(configs, _DECIDING_SUFFIXES - {model.suffix})
+    return [(Path(model.suffix), model), *lent]
+
+
+def _files_in(folder: Path, suffixes: set[str]) -> list[tuple[Path, Path]]:
+    return [
+        (path.relative_to(folder), path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in suffixes and path.name != MANIFEST_NAME and path.is_file()
+    ]

@@ -21,7 +21,7 @@ _ITEM_BYTES = {
     "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-_WEIGHT_DTYPES = {"F64", "F32", "F16", "BF16"}
+WEIGHT_DTYPES = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class WeightsFile:
         file_bytes: on disk.
         parameters: the count of numbers in all tensors.
         foreign_dtypes: of weights that are not floating point; tables of positions may be.
-        shapes: of each tensor, by name.
+        shapes, dtypes: of each tensor, by name.
     """
 
     path: Path
@@ -40,6 +40,11 @@ class WeightsFile:
     parameters: int
     foreign_dtypes: tuple[str, ...] = ()
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+
+    def tensor_bytes(self, name: str) -> int:
+        """Of one tensor, in the file."""
+        return math.prod(self.shapes[name]) * _ITEM_BYTES[self.dtypes[name]]
 
 
 def read_weights_file(path: Path) -> WeightsFile:
@@ -60,7 +65,7 @@ def read_weights_file(path: Path) -> WeightsFile:
         entries = json.loads(header)
         entries.pop("__metadata__", None)
         spans = [_span(entry) for entry in entries.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenModelError(f"{path.name} is not a safetensors file: {error}") from error
     expected_bytes = _LENGTH_BYTES + header_bytes + _data_bytes(path.name, spans)
     if file_bytes != expected_bytes:
@@ -71,11 +76,12 @@ def read_weights_file(path: Path) -> WeightsFile:
     foreign = {
         entry["dtype"]
         for tensor, entry in entries.items()
-        if entry["dtype"] not in _WEIGHT_DTYPES and not tensor.endswith("position_ids")
+        if entry["dtype"] not in WEIGHT_DTYPES and not tensor.endswith("position_ids")
     }
     parameters = sum(count for _, _, count in spans)
     shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-    return WeightsFile(path, file_bytes, parameters, tuple(sorted(foreign)), shapes)
+    dtypes = {name: entry["dtype"] for name, entry in entries.items()}
+    return WeightsFile(path, file_bytes, parameters, tuple(sorted(foreign)), shapes, dtypes)
 
 
 def read_weights_file_of(place: str, path: Path) -> WeightsFile:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.ladder import (
     PROBE_EVERY_JOBS,
@@ -18,7 +16,7 @@ from rockiln.domain.memory import capabilities
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import plan
 from rockiln.domain.request import GenerationParameters
-from rockiln.registry.revision import signature
+from rockiln.registry.revision import signature_of
 from rockiln.store.records import Job
 from rockiln.store.store import Store
 from rockiln.worker import protocol
@@ -31,7 +29,7 @@ def choose(job: Job, model: ModelProfile, ready: protocol.Ready, store: Store) -
     parameters, device = job.parameters, ready.device
     predicted = plan(parameters, model, device)
     key = RungKey(
-        revision=signature(Path(model.path)),
+        revision=signature_of(model),
         size_bucket=size_bucket(*parameters.largest_size),
         batch=parameters.num_images,
         dtype=predicted.dtype,

@@ -35,6 +35,7 @@ from rockiln.domain.errors import (
     UnsupportedModelError,
 )
 from rockiln.domain.request import MODEL_ID_PATTERN
+from rockiln.registry.checkpoint import files_of_checkpoint
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.store.model_tasks import TaskKind
 
@@ -196,8 +197,8 @@ def _own(model_id: str) -> None:
     """Raises ModelElsewhereError for what is not in this service's own models folder."""
     document, own = _document(model_id), services().settings.own_models_dir
     if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
-        raise ModelElsewhereError(f"{model_id[:64]!r} is no model id; rename or delete the folder")
-    there = (own / model_id).is_dir()
+        raise ModelElsewhereError(f"{model_id[:64]!r} is no model id; rename or delete it there")
+    there = (own / model_id).is_dir() or bool(files_of_checkpoint(own, model_id))
     if not there and document.state in {"ready", "broken"} and document.task is None:
         raise ModelElsewhereError(f"model {model_id} is not in {own}; it is left alone")
     if not there and document.task is None:

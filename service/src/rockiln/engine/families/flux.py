@@ -23,17 +23,15 @@ from rockiln.engine.families.interface import (
 )
 from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture, grid_px_of
 from rockiln.engine.families.loading import (
-    WEIGHTS_OPTIONS,
     check_transformer,
     load_clip_tokenizer,
     load_module,
     load_t5_tokenizer,
+    model_weights,
 )
 from rockiln.engine.families.text import past_window, token_ids
 from rockiln.engine.families.timesteps import even_sigmas, set_flow_timesteps, size_shift
 from rockiln.registry.json_file import read_json
-from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import component_weights
 
 T5_WINDOW_TOKENS = 512
 _MAX_SHIFT = 1.15
@@ -41,19 +39,19 @@ _PATCH = 2
 _TRAIN_TIMESTEPS = 1000
 
 
-def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
+def load(
+    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+) -> Components:
     """Reads the folder's components into CPU memory.
 
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = component_weights(folder, LAYOUTS["flux"])
-    clip = load_module(CLIPTextModel, weights["text_encoder"], dtype=dtype)
-    t5 = load_module(T5EncoderModel, weights["text_encoder_2"], dtype=dtype)
-    transformer = load_module(
-        FluxTransformer2DModel, weights["transformer"], torch_dtype=dtype, **WEIGHTS_OPTIONS
-    )
-    vae = load_module(AutoencoderKL, weights["vae"], torch_dtype=dtype, **WEIGHTS_OPTIONS)
+    weights = model_weights(folder, "flux", checkpoint)
+    clip = load_module(CLIPTextModel, weights["text_encoder"], dtype)
+    t5 = load_module(T5EncoderModel, weights["text_encoder_2"], dtype)
+    transformer = load_module(FluxTransformer2DModel, weights["transformer"], dtype)
+    vae = load_module(AutoencoderKL, weights["vae"], dtype)
     check_transformer(
         transformer,
         latent_channels=vae.config.latent_channels * _PATCH * _PATCH,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -66,6 +66,18 @@ class DroppedText:
     text: str
 
 
+class Loader(Protocol):
+    """Reads a model of one family."""
+
+    def __call__(
+        self,
+        folder: Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        checkpoint: Path | None = None,
+    ) -> Components: ...
+
+
 @dataclass(frozen=True)
 class Family:
     """An adapter. diffusers' pipelines are its reference, its models the code path.
@@ -73,8 +85,8 @@ class Family:
     Attributes:
         name: as ``ModelProfile.family``.
         stages: which modules each stage uses.
-        load: reads a folder's components into CPU memory in a dtype, for a device. Raises
-            BrokenModelError.
+        load: reads a folder's components into CPU memory in a dtype, for a device; the weights from
+            a single file where there is one. Raises BrokenModelError.
         encode_prompt: prompt → conditioning of one sample.
         dropped_text: what of a text lies past the model's window, or None.
         prepare_latents: width and height in pixels, noise source, scale of the noise → latents
@@ -91,7 +103,7 @@ class Family:
 
     name: str
     stages: dict[Stage, tuple[str, ...]]
-    load: Callable[[Path, torch.dtype, torch.device], Components]
+    load: Loader
     encode_prompt: Callable[[Components, PromptText], Conditioning]
     dropped_text: Callable[[Components, str], DroppedText | None]
     prepare_latents: Callable[

@@ -1,32 +1,43 @@
-"""Parts of a model from its folder: local files only, safetensors only, no weight made up."""
+"""Parts of a model from its files: local ones only, safetensors only, no weight made up."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from transformers import CLIPTokenizer, T5TokenizerFast
+from transformers import CLIPTokenizer, PreTrainedModel, T5TokenizerFast
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.registry.weights import ComponentWeights
+from rockiln.engine.families.conversion import read_converted, shipped_clip_tokenizer
+from rockiln.registry.checkpoint import CheckpointWeights, checkpoint_weights
+from rockiln.registry.layouts import LAYOUTS
+from rockiln.registry.weights import ComponentWeights, component_weights
 
-# low_cpu_mem_usage needs a library that nothing else here does.
-WEIGHTS_OPTIONS = {"low_cpu_mem_usage": False}
+Weights = ComponentWeights | CheckpointWeights
 
 
-def load_module(kind: Any, weights: ComponentWeights, **options: Any) -> Any:
+def model_weights(folder: Path, family: str, checkpoint: Path | None) -> Mapping[str, Weights]:
+    """The weights of each component: of the folder itself, or of a file that has its shape.
+
+    Raises:
+        BrokenModelError: a component has none, or a file is not sound.
+    """
+    if checkpoint is None:
+        return component_weights(folder, LAYOUTS[family])
+    return checkpoint_weights(checkpoint, folder, family)
+
+
+def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
     """An instance of ``kind`` with every weight from ``weights`` and none made up."""
     folder = weights.folder
     try:
-        module, report = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            variant=weights.variant,
-            output_loading_info=True,
-            **options,
-        )
+        if isinstance(weights, CheckpointWeights):
+            module, report = read_converted(kind, weights, dtype)
+        else:
+            module, report = _from_folder(kind, weights, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BrokenModelError(f"{folder.name}: {error}") from error
     # Both libraries fill such weights with random numbers and go on.
@@ -39,13 +50,28 @@ def load_module(kind: Any, weights: ComponentWeights, **options: Any) -> Any:
     return module.eval().requires_grad_(requires_grad=False)
 
 
+def _from_folder(kind: Any, weights: ComponentWeights, dtype: torch.dtype) -> Any:
+    options: dict[str, Any] = {"dtype": dtype}
+    if not issubclass(kind, PreTrainedModel):
+        # low_cpu_mem_usage needs a library that nothing else here does.
+        options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+    return kind.from_pretrained(
+        weights.folder,
+        local_files_only=True,
+        use_safetensors=True,
+        variant=weights.variant,
+        output_loading_info=True,
+        **options,
+    )
+
+
 def load_clip_tokenizer(folder: Path, text_encoder: Any) -> Any:
     """The tokenizer in ``folder``, which has to fit ``text_encoder``.
 
     Raises:
         BrokenModelError: unsound, or it knows more tokens or places than the text encoder.
     """
-    tokenizer = _load_tokenizer(CLIPTokenizer, folder)
+    tokenizer = shipped_clip_tokenizer(folder) or _load_tokenizer(CLIPTokenizer, folder)
     config = text_encoder.config
     window, positions = tokenizer.model_max_length, config.max_position_embeddings
     if window > positions or len(tokenizer) > config.vocab_size:

@@ -18,27 +18,27 @@ from rockiln.engine.families.interface import (
 )
 from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture
 from rockiln.engine.families.loading import (
-    WEIGHTS_OPTIONS,
     check_unet,
     load_clip_tokenizer,
     load_module,
+    model_weights,
 )
 from rockiln.engine.families.timesteps import by_steps
 from rockiln.registry.json_file import read_json
-from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import component_weights
 
 
-def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
+def load(
+    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+) -> Components:
     """Reads the folder's components into CPU memory.
 
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = component_weights(folder, LAYOUTS["sd1"])
-    text_encoder = load_module(CLIPTextModel, weights["text_encoder"], dtype=dtype)
-    unet = load_module(UNet2DConditionModel, weights["unet"], torch_dtype=dtype, **WEIGHTS_OPTIONS)
-    vae = load_module(AutoencoderKL, weights["vae"], torch_dtype=dtype, **WEIGHTS_OPTIONS)
+    weights = model_weights(folder, "sd1", checkpoint)
+    text_encoder = load_module(CLIPTextModel, weights["text_encoder"], dtype)
+    unet = load_module(UNet2DConditionModel, weights["unet"], dtype)
+    vae = load_module(AutoencoderKL, weights["vae"], dtype)
     check_unet(unet, vae, text_encoder.config.hidden_size)
     return Components(
         modules={"text_encoder": text_encoder, "unet": unet, "vae": vae},

@@ -20,35 +20,33 @@ from rockiln.engine.families.interface import (
 )
 from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture, grid_px_of
 from rockiln.engine.families.loading import (
-    WEIGHTS_OPTIONS,
     check_transformer,
     load_clip_tokenizer,
     load_module,
     load_t5_tokenizer,
+    model_weights,
 )
 from rockiln.engine.families.text import past_window, token_ids
 from rockiln.engine.families.timesteps import set_flow_timesteps, size_shift
 from rockiln.registry.json_file import read_json
-from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import component_weights
 
 T5_WINDOW_TOKENS = 256
 _MAX_SHIFT = 1.16
 
 
-def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
+def load(
+    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+) -> Components:
     """Reads the folder's components into CPU memory; a folder may leave T5 out.
 
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = component_weights(folder, LAYOUTS["sd3"])
-    first = load_module(CLIPTextModelWithProjection, weights["text_encoder"], dtype=dtype)
-    second = load_module(CLIPTextModelWithProjection, weights["text_encoder_2"], dtype=dtype)
-    transformer = load_module(
-        SD3Transformer2DModel, weights["transformer"], torch_dtype=dtype, **WEIGHTS_OPTIONS
-    )
-    vae = load_module(AutoencoderKL, weights["vae"], torch_dtype=dtype, **WEIGHTS_OPTIONS)
+    weights = model_weights(folder, "sd3", checkpoint)
+    first = load_module(CLIPTextModelWithProjection, weights["text_encoder"], dtype)
+    second = load_module(CLIPTextModelWithProjection, weights["text_encoder_2"], dtype)
+    transformer = load_module(SD3Transformer2DModel, weights["transformer"], dtype)
+    vae = load_module(AutoencoderKL, weights["vae"], dtype)
     modules: dict[str, Any] = {"text_encoder": first, "text_encoder_2": second}
     tokenizers = {
         "tokenizer": load_clip_tokenizer(folder / "tokenizer", first),
@@ -56,7 +54,7 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
     }
     text_width = transformer.config.joint_attention_dim
     if "text_encoder_3" in weights:
-        third = load_module(T5EncoderModel, weights["text_encoder_3"], dtype=dtype)
+        third = load_module(T5EncoderModel, weights["text_encoder_3"], dtype)
         modules["text_encoder_3"] = third
         tokenizers["tokenizer_3"] = load_t5_tokenizer(folder / "tokenizer_3", third)
         text_width = third.config.d_model

@@ -19,21 +19,21 @@ from rockiln.engine.families.interface import (
 )
 from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture
 from rockiln.engine.families.loading import (
-    WEIGHTS_OPTIONS,
     check_unet,
     load_clip_tokenizer,
     load_module,
+    model_weights,
 )
 from rockiln.engine.families.timesteps import by_steps
 from rockiln.registry.folder import INDEX_NAME
 from rockiln.registry.json_file import read_json
-from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import component_weights
 
 _SIZE_NUMBERS = 6  # original size, crop, target size
 
 
-def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
+def load(
+    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+) -> Components:
     """Reads the folder's components into CPU memory.
 
     An autoencoder that says ``force_upcast`` overflows in float16 and is loaded in float32.
@@ -41,13 +41,13 @@ def load(folder: Path, dtype: torch.dtype, device: torch.device) -> Components:
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = component_weights(folder, LAYOUTS["sdxl"])
+    weights = model_weights(folder, "sdxl", checkpoint)
     upcast = read_json(folder / "vae" / "config.json").get("force_upcast", True)
     vae_dtype = torch.float32 if dtype is torch.float16 and upcast else dtype
-    first = load_module(CLIPTextModel, weights["text_encoder"], dtype=dtype)
-    second = load_module(CLIPTextModelWithProjection, weights["text_encoder_2"], dtype=dtype)
-    unet = load_module(UNet2DConditionModel, weights["unet"], torch_dtype=dtype, **WEIGHTS_OPTIONS)
-    vae = load_module(AutoencoderKL, weights["vae"], torch_dtype=vae_dtype, **WEIGHTS_OPTIONS)
+    first = load_module(CLIPTextModel, weights["text_encoder"], dtype)
+    second = load_module(CLIPTextModelWithProjection, weights["text_encoder_2"], dtype)
+    unet = load_module(UNet2DConditionModel, weights["unet"], dtype)
+    vae = load_module(AutoencoderKL, weights["vae"], vae_dtype)
     check_unet(unet, vae, first.config.hidden_size + second.config.hidden_size)
     _check_added_conditions(unet, second.config.projection_dim)
     zero_empty = bool(read_json(folder / INDEX_NAME).get("force_zeros_for_empty_prompt", True))

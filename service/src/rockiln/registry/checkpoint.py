@@ -1,0 +1,306 @@
+"""Models in one file: ``<id>.safetensors`` in a models folder, with all parts of a model in it.
+
+Such a file has neither configs nor a tokenizer. They come from this package, or from a model folder
+of the same shape; the names and shapes of the file's tensors decide which. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.model import ModelProfile
+from rockiln.domain.request import MODEL_ID_PATTERN
+from rockiln.registry.checkpoint_names import PREFIXES, Shape, original_shapes
+from rockiln.registry.file_gate import PICKLE_SUFFIXES, check_file, check_files
+from rockiln.registry.folder import architecture_in
+from rockiln.registry.json_file import read_json
+from rockiln.registry.layouts import LAYOUTS
+from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
+from rockiln.registry.weights import (
+    WEIGHT_DTYPES,
+    WeightsFile,
+    component_shapes,
+    read_weights_file,
+)
+
+SUFFIX = ".safetensors"
+CONFIGS_FOLDER = Path(__file__).with_name("checkpoint_configs")
+SHIPPED = tuple(CONFIGS_FOLDER / family for family in PREFIXES)
+SHAPES_NAME = "shapes.json"
+ComponentShapes = Mapping[str, Mapping[str, Shape]]
+
+# What trainers leave in such files and no picture needs.
+_INERT = re.compile(
+    r"model_ema\..+|betas|alphas_cumprod(_prev)?|sqrt_.+|log_one_minus_alphas_cumprod|posterior_.+"
+    r"|logvar|lvlb_weights|scale_factor|denoiser\.sigmas|first_stage_model\.loss\..+"
+    r"|.+\.position_ids|.+\.logit_scale|cond_stage_model\.text_projection"
+)
+# What else comes as one file, by a name that it has: the first rule that finds one speaks.
+_OTHER_KINDS = (
+    (r"lora_(unet|te\d?|transformer)_.+|.+\.lora_(down|up|A|B)\.weight", "a LoRA: into loras/"),
+    (r"emb_params|clip_[lg]|string_to_param\..+", "a textual inversion: into embeddings/"),
+    (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet, not a model"),
+    (r"(.+\.)?double_blocks\..+", "FLUX.1's transformer; this family is read from folders"),
+    (r"(.+\.)?joint_blocks\..+", "Stable Diffusion 3; this family is read from folders"),
+    (r"v_pred|edm_vpred\..+", "made for v-prediction; this is read from folders"),
+    (r"conditioner\.embedders\.0\.model\..+", "SDXL's refiner, not a model of its own"),
+    (r"cond_stage_model\.model\..+", "Stable Diffusion 2; this family is read from folders"),
+    (r"(unet\.)?(down_blocks|conv_in|encoder|decoder|quant_conv|text_model)\..+",
+     "one part of a model; it belongs in a folder in the layout of diffusers"),
+)  # fmt: skip
+_SHOWN_NAME_CHARS = 100
+
+
+@dataclass(frozen=True)
+class _Template:
+    """Configs and tokenizers, and the tensors that a file for them has.
+
+    Attributes:
+        profile: of the model that they are taken from; None for those of this package.
+        expected: component → name in the file → shape.
+    """
+
+    family: str
+    folder: Path
+    profile: ModelProfile | None
+    expected: ComponentShapes
+
+    def differences(self, file: WeightsFile) -> list[str]:
+        """What keeps a file from being read with these configs."""
+        wanted = {name: shape for part in self.expected.values() for name, shape in part.items()}
+        shapes = file.shapes
+        other = [
+            f"{name} is {list(shapes[name])}, not {list(shape)}"
+            for name, shape in wanted.items()
+            if name in shapes and shapes[name] != shape
+        ]
+        missing = [f"{name} is missing" for name in wanted if name not in shapes]
+        foreign = [
+            f"{name[:_SHOWN_NAME_CHARS]!r} is no part of it"
+            for name in shapes
+            if name not in wanted and _INERT.fullmatch(name) is None
+        ]
+        return other + missing + foreign
+
+
+@dataclass(frozen=True)
+class CheckpointWeights:
+    """The weights of one component in a single file.
+
+    Attributes:
+        folder: of the component's config.
+        names: of its tensors in the file, each beginning with ``prefix``.
+    """
+
+    path: Path
+    folder: Path
+    prefix: str
+    names: tuple[str, ...]
+
+
+def checkpoint_weights(path: Path, configs: Path, family: str) -> dict[str, CheckpointWeights]:
+    """What is loaded for each component.
+
+    Raises:
+        BrokenModelError: the family is not read from single files, or this one is unsound.
+    """
+    if family not in PREFIXES:
+        raise BrokenModelError(f"{family} models are read from folders only")
+    held = [name for name in read_weights_file(path).shapes if _INERT.fullmatch(name) is None]
+    return {
+        component: CheckpointWeights(
+            path,
+            configs / component,
+            prefix,
+            tuple(name for name in held if name.startswith(prefix)),
+        )
+        for component, prefix in PREFIXES[family].items()
+    }
+
+
+def configs_shapes(configs: Path, family: str) -> ComponentShapes:
+    """Component → tensor as diffusers names it → shape, of every model with these configs."""
+    if configs in SHIPPED:
+        return _shipped_shapes(configs)
+    return component_shapes(configs, LAYOUTS[family])
+
+
+def configs_owner(profile: ModelProfile) -> str | None:
+    """Whose configs a model in one file is read with: "rockiln", or a model's id."""
+    configs = Path(profile.configs)
+    if not profile.configs:
+        return None
+    return "rockiln" if configs in SHIPPED else configs.name
+
+
+def check_model(profile: ModelProfile) -> None:
+    """The safety gate once more, right before a load of a folder or a file.
+
+    Raises:
+        BrokenModelError: a file, or one of the folder that lends the configs, is unsound.
+    """
+    path, configs = Path(profile.path), Path(profile.configs)
+    root = Path(profile.root) if profile.root else path.parent
+    if not profile.configs:
+        check_files(path, root)
+        return
+    check_file(path, root)
+    if configs not in SHIPPED:
+        check_files(configs, configs.parent)
+
+
+def checkpoint_files(root: Path) -> list[Path]:
+    """What stands by itself in a models folder and looks like a model, pickles included."""
+    if not root.is_dir():
+        return []
+    suffixes = {SUFFIX, *PICKLE_SUFFIXES}
+    return sorted(
+        path for path in root.iterdir() if path.suffix.lower() in suffixes and not path.is_dir()
+    )
+
+
+def files_of_checkpoint(root: Path, model_id: str) -> list[Path]:
+    """The file of a model, sound or not, and the manifest beside it; none for a folder's id."""
+    files = [path for path in checkpoint_files(root) if path.stem == model_id]
+    manifest = root / f"{model_id}.{MANIFEST_NAME}"
+    return [*files, manifest] if files and manifest.is_file() else files
+
+
+def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> ModelProfile:
+    """The profile of the model in one file.
+
+    Args:
+        root: the models folder that it is in.
+        models: of this host, whose configs it may share.
+
+    Raises:
+        BrokenModelError: the file cannot be used; the detail says why.
+    """
+    model_id = path.stem
+    check_file(path, root)
+    if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
+        raise BrokenModelError(f"{model_id!r} is no model id; rename it to {MODEL_ID_PATTERN}")
+    file = read_weights_file(path)
+    template = _template_for(file, _family_of(file), models)
+    parts = template.expected
+    used = {file.dtypes[name] for part in parts.values() for name in part}
+    if foreign := sorted(used - WEIGHT_DTYPES):
+        raise BrokenModelError(f"{path.name} has weights of {', '.join(foreign)}")
+    return replace(
+        _base(template, path.with_name(f"{model_id}.{MANIFEST_NAME}"), model_id),
+        id=model_id,
+        path=str(path.resolve()),
+        root=str(root.resolve()),
+        configs=str(template.folder),
+        component_bytes={
+            part: sum(file.tensor_bytes(name) for name in names) for part, names in parts.items()
+        },
+        component_parameters={
+            part: sum(math.prod(shape) for shape in names.values()) for part, names in parts.items()
+        },
+    )
+
+
+def _family_of(file: WeightsFile) -> str:
+    names = file.shapes
+    for pattern, what in _OTHER_KINDS:
+        shape = re.compile(pattern)
+        if any(shape.fullmatch(name) for name in names):
+            raise BrokenModelError(f"{file.path.name} is {what}")
+    families = [
+        family
+        for family, prefixes in PREFIXES.items()
+        if all(any(name.startswith(prefix) for name in names) for prefix in prefixes.values())
+    ]
+    if not families:
+        lacking = {
+            component
+            for prefixes in PREFIXES.values()
+            for component, prefix in prefixes.items()
+            if not any(name.startswith(prefix) for name in names)
+        }
+        raise BrokenModelError(
+            f"{file.path.name} is no checkpoint of Stable Diffusion 1 or XL with all its parts: "
+            f"there is no {' and no '.join(sorted(lacking)[:3])} as these files name it"
+        )
+    return families[-1]
+
+
+def _template_for(file: WeightsFile, family: str, models: Iterable[ModelProfile]) -> _Template:
+    shipped = [_shipped(folder) for folder in SHIPPED if folder.name == family]
+    shared = (
+        _shared(profile) for profile in models if profile.family == family and not profile.configs
+    )
+    closest: list[str] | None = None
+    for template in (*shipped, *filter(None, shared)):
+        found = template.differences(file)
+        if not found:
+            return template
+        closest = found if closest is None or len(found) < len(closest) else closest
+    raise BrokenModelError(
+        f"{file.path.name} fits the configs of no {family} model: {(closest or ['?'])[0]}"
+        + (f" (and {len(closest) - 1} more)" if closest and len(closest) > 1 else "")
+    )
+
+
+@cache
+def _shipped(folder: Path) -> _Template:
+    return _Template(folder.name, folder, None, _expected(folder.name, _shipped_shapes(folder)))
+
+
+@cache
+def _shipped_shapes(folder: Path) -> ComponentShapes:
+    return {
+        component: {name: tuple(shape) for name, shape in shapes.items()}
+        for component, shapes in read_json(folder / SHAPES_NAME).items()
+    }
+
+
+def _shared(profile: ModelProfile) -> _Template | None:
+    """None for a folder whose tensors have no place in a single file."""
+    folder = Path(profile.path)
+    if folder.parent != Path(profile.root):  # of a cache, whose links lead elsewhere
+        return None
+    try:
+        shapes = component_shapes(folder, LAYOUTS[profile.family])
+        return _Template(profile.family, folder, profile, _expected(profile.family, shapes))
+    except (BrokenModelError, KeyError):
+        return None
+
+
+def _expected(family: str, shapes: ComponentShapes) -> ComponentShapes:
+    return {
+        component: original_shapes(family, component, named) for component, named in shapes.items()
+    }
+
+
+def _base(template: _Template, manifest_file: Path, model_id: str) -> ModelProfile:
+    """With the defaults of the manifest beside the file, else of the model that lends its configs.
+
+    Without either they are the family's.
+    """
+    layout = LAYOUTS[template.family]
+    if template.profile is not None and not manifest_file.exists():
+        return replace(template.profile, title=model_id, licence="unknown")
+    manifest = read_manifest(manifest_file, template.family, model_id)
+    return ModelProfile(
+        id=model_id,
+        title=manifest.title,
+        family=template.family,
+        licence=manifest.licence,
+        path="",
+        defaults=manifest.defaults.as_model_defaults(),
+        min_side_px=manifest.limits.min_side_px,
+        max_side_px=manifest.limits.max_side_px,
+        side_grid_px=layout.side_grid_px,
+        schedulers=layout.schedulers,
+        features=layout.features,
+        component_bytes={},
+        architecture=architecture_in(template.folder, layout),
+    )

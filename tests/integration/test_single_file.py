@@ -1,0 +1,48 @@
+"""A checkpoint in one file, put into the models folder of a running service."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from support.service import Service
+from support.single_file import write_checkpoint
+
+ASKED = {"prompt": "a red boat", "seed": 5}
+
+
+def test_a_file_is_listed_drawn_with_and_can_be_removed(
+    new_service: Callable[..., Service], models_dir: Path
+) -> None:
+    service = new_service()
+    own = service.data_dir / "models"
+    shutil.copytree(models_dir / "tiny", own / "lender")
+    write_checkpoint(models_dir / "tiny", own / "boats_v1.safetensors")
+    (own / "old.ckpt").write_bytes(b"\x80\x04")
+
+    listed = json.loads(service.command("models", "list", "--json", "--url", service.url).stdout)
+    found = {each["id"]: each for each in listed}
+    assert found["boats_v1"]["state"] == "ready"
+    assert found["boats_v1"]["configs"] == "lender"
+    assert found["old"]["state"] == "broken"
+    assert "can run code" in found["old"]["reason"]
+    shown = service.command("models", "show", "boats_v1", "--url", service.url).stdout
+    assert "configs: lender" in shown
+
+    pixels = []
+    for model in ("tiny", "boats_v1"):
+        drawn = service.post(json=ASKED | {"model": model})
+        assert drawn.status_code == 200, drawn.text
+        pixels.append(np.asarray(Image.open(io.BytesIO(drawn.content))))
+    assert np.array_equal(pixels[0], pixels[1])
+    refused = service.post(json=ASKED | {"model": "old"})
+    assert "can run code" in refused.json()["detail"]
+    assert refused.json()["type"].endswith("broken-model")
+    removed = service.delete("/models/boats_v1")
+    assert (removed.status_code, removed.json()["task"]["kind"]) == (202, "remove")

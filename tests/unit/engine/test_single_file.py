@@ -1,0 +1,115 @@
+"""A checkpoint in one file draws what its weights draw from a folder, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.request import GenerationParameters
+from rockiln.engine.families import FAMILIES
+from rockiln.engine.families.conversion import shipped_clip_tokenizer
+from rockiln.registry import load_catalogue
+from rockiln.registry.checkpoint import SHIPPED
+from support.engine_harness import EngineHarness, largest_difference, read_profile
+from support.parameters import parameters
+from support.reference import Reference
+from support.single_file import write_checkpoint
+from support.tiny_sd1 import make_tiny_sd1
+from support.tiny_sdxl import make_tiny_sdxl
+
+CASES = {
+    "sd1": (make_tiny_sd1, StableDiffusionPipeline),
+    "sdxl": (make_tiny_sdxl, StableDiffusionXLPipeline),
+}
+ASKED = parameters(negative_prompt="house", num_inference_steps=3)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with ``folder``, ``other`` of the same shape, and that one as a file."""
+    root: Path = tmp_path_factory.mktemp(f"models-{request.param}")
+    make, _ = CASES[request.param]
+    make(root / "folder")
+    make(root / "other", seed=1)
+    write_checkpoint(root / "other", root / "file.safetensors")
+    return root
+
+
+def _drawn(harness: EngineHarness, models: Path, name: str, asked: GenerationParameters) -> bytes:
+    profile = load_catalogue([models]).models[name]
+    (picture,) = harness.run(asked, profile)
+    return harness.pixels(picture).tobytes()
+
+
+def test_picture_equals_that_of_the_folder(harness: EngineHarness, models: Path) -> None:
+    pictures = {name: _drawn(harness, models, name, ASKED) for name in ("folder", "other", "file")}
+    assert pictures["file"] == pictures["other"]
+    assert pictures["file"] != pictures["folder"]
+
+
+def test_picture_equals_that_of_the_reference_pipeline(
+    harness: EngineHarness, models: Path
+) -> None:
+    profile = load_catalogue([models]).models["file"]
+    reference = Reference(CASES[profile.family][1], models / "other")
+    reference.lay_out(torch.channels_last)
+    (expected,) = reference.draw(ASKED)
+    (picture,) = harness.run(ASKED, profile)
+    assert largest_difference(harness.pixels(picture), expected) == 0
+
+
+def test_nothing_is_loaded_where_a_tensor_went_missing_since(models: Path, tmp_path: Path) -> None:
+    """The registry would refuse it; so does the load, should the file have changed in between."""
+    family = read_profile(models / "other").family
+    path = tmp_path / "short.safetensors"
+    for name in (
+        "model.diffusion_model.out.2.bias",
+        "first_stage_model.decoder.mid.attn_1.q.weight",
+    ):
+        write_checkpoint(models / "other", path, **{name: None})
+        with pytest.raises(BrokenModelError, match="weights are missing"):
+            FAMILIES[family].load(models / "folder", torch.float32, torch.device("cpu"), path)
+
+
+def test_a_changed_file_is_loaded_anew(
+    harness: EngineHarness, models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models / "folder", tmp_path / "folder")
+    path = tmp_path / "file.safetensors"
+    write_checkpoint(models / "folder", path)
+    before = _drawn(harness, tmp_path, "file", ASKED)
+    write_checkpoint(models / "other", path)
+    after = _drawn(harness, tmp_path, "file", ASKED)
+    assert before == _drawn(harness, models, "folder", ASKED)
+    assert after == _drawn(harness, models, "other", ASKED)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_that_of_the_folder(models: Path, dtype: torch.dtype) -> None:
+    family = FAMILIES[read_profile(models / "other").family]
+    cpu = torch.device("cpu")
+    one = family.load(models / "other", dtype, cpu).modules
+    other = family.load(models / "folder", dtype, cpu, models / "file.safetensors").modules
+    for name, module in one.items():
+        state = other[name].state_dict()
+        assert {key: tensor.dtype for key, tensor in module.state_dict().items()} == {
+            key: tensor.dtype for key, tensor in state.items()
+        }
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, state[key]), (name, key)
+
+
+def test_shipped_tokenizer_is_clips() -> None:
+    """Ids as OpenAI's own tokenizer gives them for this sentence, in its public tests."""
+    (sd1, sdxl) = SHIPPED
+    tokenizer = shipped_clip_tokenizer(sd1 / "tokenizer")
+    ids = tokenizer("a photo of an astronaut riding a horse on mars").input_ids
+    assert ids == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407]
+    assert (len(tokenizer), tokenizer.model_max_length) == (49408, 77)
+    second = shipped_clip_tokenizer(sdxl / "tokenizer_2")
+    assert (tokenizer.pad_token_id, second.pad_token_id) == (49407, 0)
