@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel
 
 from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
-from rockiln.domain.memory import Workload, estimate
+from rockiln.domain.memory import Workload, estimate, guides_by_pairs
 from rockiln.domain.model import DeviceFacts, ModelProfile, TransformerFacts
 from rockiln.domain.plan import Plan, plan
 from rockiln.engine.families.interface import Conditioning, Stage
@@ -179,8 +179,7 @@ class Job:
     def _denoise(self) -> torch.Tensor:
         case, components = self._case, self._model.components
         shape = self._facts.denoiser
-        single = isinstance(shape, TransformerFacts) and not shape.unconditional_sample
-        samples = case.batch * (1 if single else 2)
+        samples = case.batch * (2 if guides_by_pairs(known_profile(case.model)) else 1)
         like: dict[str, Any] = {"device": self._where, "dtype": torch.float16}
         channels = shape.latent_channels
         latents = torch.randn((samples, channels, case.height // 8, case.width // 8), **like)
@@ -251,7 +250,7 @@ def table(device: GpuDevice, models: Sequence[str]) -> list[dict[str, Any]]:
         chosen = plan_of(case, profile, facts)
         predicted = estimate(
             profile,
-            Workload(case.width, case.height, case.batch, "float16"),
+            Workload(case.width, case.height, case.batch, "float16", guides_by_pairs(profile)),
             case.rungs,
             facts,
             unload_before_decode=case.unload,

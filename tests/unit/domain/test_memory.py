@@ -22,6 +22,7 @@ from rockiln.domain.memory import (
     estimate,
     first_rungs_that_fit,
     fits,
+    guides_by_pairs,
     largest_size_that_fits,
 )
 from rockiln.domain.model import DeviceFacts
@@ -51,12 +52,12 @@ def name_of(row: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("row", [*TABLE["rows"], *TRANSFORMERS["rows"]], ids=name_of)
 def test_prediction_is_within_its_bound_of_the_measured_peak(row: dict[str, Any]) -> None:
-    device = DeviceFacts(**TABLE["hardware"])
+    model, device = known_profile(row["model"]), DeviceFacts(**TABLE["hardware"])
     if row["scores"]:
         device = replace(device, fused_attention_width=0)
     predicted = estimate(
-        known_profile(row["model"]),
-        Workload(row["width"], row["height"], row["batch"], "float16"),
+        model,
+        Workload(row["width"], row["height"], row["batch"], "float16", guides_by_pairs(model)),
         Rungs(DenoiseRung(row["denoise"]), DecodeRung(row["decode"])),
         device,
         unload_before_decode=row["unload"],
@@ -87,10 +88,10 @@ def test_the_plan_of_a_simulated_card_is_one_that_made_a_picture(row: dict[str, 
 
 
 def test_flux_is_told_its_guidance_and_needs_no_second_sample() -> None:
-    guided, alone = (Workload(1024, 1024, 1, "float16", guided=on) for on in (True, False))
     flux, sd3 = known_profile("flux"), known_profile("sd3")
-    assert estimate(flux, guided, Rungs(), card(80)) == estimate(flux, alone, Rungs(), card(80))
-    assert estimate(sd3, guided, Rungs(), card(80)) != estimate(sd3, alone, Rungs(), card(80))
+    wanted, tiny = parameters(guidance_scale=3.5), card(1)
+    assert plan(wanted, flux, tiny).rungs.denoise is DenoiseRung.SEQUENTIAL_OFFLOAD
+    assert plan(wanted, sd3, tiny).rungs.denoise is DenoiseRung.SPLIT_BATCH
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])

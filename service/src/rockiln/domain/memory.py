@@ -237,11 +237,7 @@ def _activations(
     )
     encoders, denoiser, decoder = shape.text_encoders, shape.denoiser, shape.decoder
     latents = (work.width // decoder.scale, work.height // decoder.scale)
-    samples = work.samples
-    if isinstance(denoiser, TransformerFacts) and not denoiser.unconditional_sample:
-        samples = work.batch
-    if rungs.denoise is DenoiseRung.SPLIT_BATCH:
-        samples = 1
+    samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
     tile = tile_px(rungs, work.width, work.height)
     decoded = (work.width, work.height) if tile is None else (tile, tile)
     at_decode = decoder_peak(decoder, decoded, inner_bytes, attention)
@@ -253,6 +249,12 @@ def _activations(
         "denoise": denoiser_peak(denoiser, latents, samples * item_bytes, attention, samples),
         "decode": at_decode,
     }
+
+
+def guides_by_pairs(model: ModelProfile) -> bool:
+    """Whether guidance puts an unconditional sample beside each; it may be learnt in instead."""
+    denoiser = (model.architecture or UNKNOWN_SHAPE).denoiser
+    return not isinstance(denoiser, TransformerFacts) or denoiser.unconditional_sample
 
 
 def capabilities(model: ModelProfile, device: DeviceFacts, *, samples: int) -> Capabilities:

@@ -200,7 +200,11 @@ def _workload(
     As many as fit with all weights on the device, at least one.
     """
     work = Workload(
-        *parameters.largest_size, 1, dtype_for(device), parameters.guided, bool(parameters.loras)
+        *parameters.largest_size,
+        1,
+        dtype_for(device),
+        parameters.guided and memory.guides_by_pairs(model),
+        bool(parameters.loras),
     )
     rows = GPU_BATCH_ROWS if device.kind == "gpu" else 1
     while rows > 1:

@@ -12,7 +12,7 @@ from rockiln.domain.ladder import (
     descend,
     size_bucket,
 )
-from rockiln.domain.memory import capabilities
+from rockiln.domain.memory import capabilities, guides_by_pairs
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import plan
 from rockiln.domain.request import GenerationParameters
@@ -90,5 +90,6 @@ def _same_once_more(attempt: Attempt, fault: Fault) -> bool:
 def _available(
     parameters: GenerationParameters, model: ModelProfile, device: DeviceFacts
 ) -> Capabilities:
-    samples = parameters.num_images * (2 if parameters.guided else 1)
+    paired = parameters.guided and guides_by_pairs(model)
+    samples = parameters.num_images * (2 if paired else 1)
     return capabilities(model, device, samples=samples)
