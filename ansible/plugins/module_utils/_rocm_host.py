@@ -230,7 +230,7 @@ class RocmHost:
         if self.half_done:
             raise RefusedError(
                 f"dpkg was interrupted: {', '.join(self.half_done)}. "
-                "Next: dpkg --configure -a; apt-get --fix-broken install"
+                "Next: dpkg --configure -a; apt-get --fix-broken --yes install"
             )
         holder = wait_for_locks(self.wish.lock_wait_seconds)
         if holder:
