@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,9 +101,9 @@ def test_the_gallery_has_pages(page: Page, hand: Hand, send: Callable[..., str])
     page.goto("/ui/gallery?q=sheet")
     expect(page.get_by_role("main").get_by_role("listitem")).to_have_count(24)
     page.get_by_role("link", name="Older pictures").click()
-    expect(page.get_by_text("sheet 0", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="sheet 0", exact=True)).to_be_visible()
     page.get_by_role("link", name="Newest").click()
-    expect(page.get_by_text("sheet 25", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="sheet 25", exact=True)).to_be_visible()
 
 
 def test_a_picture_is_taken_up_again(page: Page, hand: Hand, send: Callable[..., str]) -> None:
@@ -211,3 +212,44 @@ def test_the_report_is_a_file(page: Page) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download report").click()
     assert download.value.suggested_filename == "rockiln-report.json"
+
+
+def test_the_order_is_changed_in_place_by_keyboard(page: Page, send: Callable[..., str]) -> None:
+    for name in ("first", "second", "third"):
+        send(prompt=f"a {name} ship")
+    page.goto("/ui/queue")
+    ships = page.get_by_role("main").get_by_role("link", name=re.compile("a .* ship"))
+    expect(ships).to_have_text(["a first ship", "a second ship", "a third ship"])
+    up = page.get_by_role("button", name="Up a third ship")
+    up.focus()
+    page.keyboard.press("Enter")
+    expect(ships).to_have_text(["a first ship", "a third ship", "a second ship"])
+    expect(page.locator("#said")).to_have_text("It is number 2 now.")
+    expect(up).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(ships).to_have_text(["a third ship", "a first ship", "a second ship"])
+    expect(up).to_have_attribute("aria-disabled", "true")
+    expect(up).to_be_focused()  # also at the end of the line
+    page.get_by_role("button", name="First a second ship").press("Enter")
+    expect(ships).to_have_text(["a second ship", "a third ship", "a first ship"])
+
+
+def test_a_picture_is_deleted_for_good_when_asked_twice(
+    page: Page, hand: Hand, send: Callable[..., str]
+) -> None:
+    for name in ("kept", "unwanted"):
+        send(prompt=f"a {name} vase")
+        hand.draw()
+    page.goto("/ui/gallery?q=vase")
+    for_good = page.get_by_role("button", name="Delete for good with all of a unwanted vase")
+    expect(for_good).to_be_hidden()
+    page.get_by_text("Delete a unwanted vase").click()
+    for_good.click()
+    expect(page.get_by_role("main").get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_label("Search", exact=True)).to_have_value("vase")
+    page.get_by_role("link", name="a kept vase").first.click()
+    page.get_by_text("Delete a kept vase").click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Gallery")
+    page.goto("/ui/gallery?q=vase")
+    expect(page.get_by_text("No picture is found")).to_be_visible()

@@ -82,3 +82,23 @@ def test_a_failed_job_is_sent_again_from_the_queue(
     expect(failed).to_contain_text("Repair or replace the model")
     failed.get_by_role("button", name="Retry").click()
     expect(page.get_by_role("button", name="Cancel the job")).to_be_visible()
+
+
+def test_the_queue_is_reordered_and_a_job_deleted(page: Page, send: Callable[..., str]) -> None:
+    assert page.viewport_size is not None
+    width = page.viewport_size["width"]  # the service is the same for both
+    first, second = (f"{name} barge of {width}" for name in ("a first", "a second"))
+    for name in (first, second):
+        send(prompt=name)
+    page.goto("/ui/queue")
+    barges = page.get_by_role("main").get_by_role("link", name=f"barge of {width}")
+    page.get_by_role("button", name=f"First {second}").click()
+    expect(barges).to_have_text([second, first])
+    page.get_by_role("button", name=f"Down {second}").press("Enter")
+    expect(barges).to_have_text([first, second])
+    barges.last.click()
+    page.get_by_text(f"Delete {second}").click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Gallery")
+    page.goto("/ui/queue")
+    expect(barges).to_have_text([first])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from werkzeug.test import TestResponse
 
 from rockiln.api.views.web.form import form_content, typed_of
 from rockiln.domain.fault import Fault, FaultCode
+from rockiln.domain.ladder import RungKey, Rungs
+from rockiln.registry.revision import signature
 from support.front import Front
+from support.paper_model import PAPER
 
 FORM = {"prompt": "a <boat>", "width": "64", "seed": "7", "guidance_scale": "4.5", "model": "paper"}
 
@@ -185,3 +189,21 @@ def test_sizes_that_no_device_here_can_make_are_not_offered(front: Front) -> Non
 def test_a_gallery_place_that_is_none_is_refused(front: Front) -> None:
     for before in ("x", "0", "9" * 30):
         assert front.client.get(f"/ui/gallery?before={before}").status_code == 400
+
+
+def test_remembered_ways_of_working_are_told_in_words(front: Front) -> None:
+    for revision, kind in (("0" * 64, "bfloat16"), (signature(Path(PAPER.path)), "float16")):
+        key = RungKey(revision, "512x768", 2, kind, "a card", "7.2/2.9.1").text
+        front.store.rungs.record_success(
+            key, Rungs(), step_seconds=0.5, decode_seconds=None, peak_bytes=None
+        )
+    front.store.rungs.record_success(
+        "of an older version", Rungs(), step_seconds=None, decode_seconds=None, peak_bytes=None
+    )
+    page = front.client.get("/ui/system").text
+    assert PAPER.title in page
+    assert "768, 2 pictures" in page
+    assert "a card, float16, 7.2 / 2.9.1" in page
+    assert "files 00000000, not here as they were" in page
+    assert "of an older version" in page
+    assert "0" * 64 not in page

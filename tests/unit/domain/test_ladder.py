@@ -130,6 +130,8 @@ def test_keys_do_not_run_into_each_other() -> None:
     one = RungKey("r", "512x512", 1, "float16", "a|b", "c")
     other = RungKey("r", "512x512", 1, "float16", "a", "b|c")
     assert one.text != other.text
+    assert [RungKey.of_text(each.text) for each in (one, other)] == [one, other]
+    assert RungKey.of_text("something else") is RungKey.of_text("a|b|c|d|e|f") is None
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_lease_of_the_version_before_goes_by_the_date(store: Store, clock: Clo
 
 def test_the_schema_is_at_its_newest(store: Store) -> None:
     with store.database.engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0005"
+        assert MigrationContext.configure(connection).get_current_revision() == "0006"
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from rockiln.api.views import (
     models,
     older,
     openai,
+    queue,
     system,
     web,
 )
@@ -82,6 +83,7 @@ def create_app(
     for module in (
         generate,
         jobs,
+        queue,
         models,
         system,
         health,

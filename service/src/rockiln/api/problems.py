@@ -84,6 +84,8 @@ _CALLS = (
                 "Send the whole request at once.", retry_helps=True),
     ProblemKind("job-not-cancellable", 409, "The job has ended",
                 "Nothing is left to cancel; GET the job for its result."),
+    ProblemKind("job-not-waiting", 409, "The job does not wait",
+                "Only a job that waits has a place in the queue; GET the job for its state."),
     ProblemKind("gated-model", 409, "The model's licence has to be accepted first",
                 "Read licence_page, accept it there with the account of the fetcher's token, then "
                 "run command."),

@@ -7,6 +7,7 @@ RockilnError
 ├── UnknownArtefactError       the job has no such picture (yet)
 ├── IdempotencyConflictError   the key was used with another body
 ├── JobNotCancellableError     the job has already ended
+├── JobNotWaitingError         the job runs, or has ended
 ├── QueueFullError             too many jobs wait
 ├── StorageLowError            the disk floor is reached
 ├── TooLargeForDeviceError     no rung fits the request into any device of this host
@@ -66,6 +67,10 @@ class IdempotencyConflictError(RockilnError):
 
 class JobNotCancellableError(RockilnError):
     """Members: ``state``, the final state of the job."""
+
+
+class JobNotWaitingError(RockilnError):
+    """Members: ``state``."""
 
 
 class QueueFullError(RockilnError):

@@ -7,7 +7,7 @@ model does not have is skipped. Changing rung means a new engine child.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Self, TypeVar
 
@@ -174,6 +174,15 @@ class RungKey:
             self.revision, self.size_bucket, str(self.batch), self.dtype, self.gpu, self.release,
         )  # fmt: skip
         return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in parts)
+
+    @classmethod
+    def of_text(cls, text: str) -> Self | None:
+        """What ``text`` is the line of, or None."""
+        parts = [part.replace("%7C", "|").replace("%25", "%") for part in text.split("|")]
+        if len(parts) != len(fields(cls)) or not parts[2].isdecimal():
+            return None
+        revision, size, batch, dtype, gpu, release = parts
+        return cls(revision, size, int(batch), dtype, gpu, release)
 
 
 def size_bucket(width: int, height: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, object_session
 
 from rockiln.domain.errors import IllegalTransitionError, LeaseLostError, UnknownJobError
@@ -19,6 +19,9 @@ from rockiln.domain.request import GenerationParameters
 from rockiln.store.database import log_event
 from rockiln.store.records import Job, Lease, Picture
 from rockiln.store.tables import EventRow, JobRow, PictureRow
+
+# Which of an owner's waiting jobs is next.
+TURN: ColumnElement[int] = func.coalesce(JobRow.turn, JobRow.seq)
 
 
 def find(session: Session, job_id: str, *, lock: bool = False) -> JobRow:

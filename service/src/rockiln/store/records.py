@@ -12,6 +12,8 @@ from rockiln.domain.request import GenerationParameters
 
 # A picture for a client, or kernels compiled for a size before anybody asks for it.
 Purpose = Literal["picture", "warm_up"]
+# Of a waiting job, among those of its owner.
+Move = Literal["first", "up", "down"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What clients do with jobs: submit, look, cancel."""
+"""What clients do with jobs: submit, look, move, cancel."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 from rockiln.domain.errors import (
     IdempotencyConflictError,
     JobNotCancellableError,
+    JobNotWaitingError,
     QueueFullError,
 )
 from rockiln.domain.job import FINAL_STATES, RUNNING_STATES, WAITING_STATES, JobState
 from rockiln.domain.request import GenerationParameters
 from rockiln.store import life
 from rockiln.store.database import Database, retried_class
-from rockiln.store.records import Job, Place, Purpose, Queue, QueueLimits
+from rockiln.store.records import Job, Move, Place, Purpose, Queue, QueueLimits
 from rockiln.store.search import matching
 from rockiln.store.tables import JobRow, PictureRow
 
@@ -176,9 +177,45 @@ class Submissions:
             row = life.find(session, job_id)
             if row.state not in WAITING_STATES:
                 return None
-            ahead, seconds = _load(session, JobRow.state.in_(WAITING_STATES), JobRow.seq < row.seq)
+            before = _turn(row) > life.TURN
+            ahead, seconds = _load(session, JobRow.state.in_(WAITING_STATES), before)
             _, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
             return Place(position=ahead + 1, seconds_ahead=seconds + running_seconds)
+
+    def waiting(self, *, limit: int, owner: str | None = None) -> list[Job]:
+        """Those that wait, the next one first; ``owner`` None is everybody's."""
+        query = select(JobRow).where(_NOT_DELETED, JobRow.state.in_(WAITING_STATES))
+        query = query.order_by(life.TURN).limit(limit)
+        if owner is not None:
+            query = query.where(JobRow.owner == owner)
+        with self._database.read() as session:
+            return [life.as_job(row) for row in session.scalars(query)]
+
+    def move(self, job_id: str, to: Move) -> Job:
+        """Moves a waiting job among those of its owner, whose turns are only dealt anew.
+
+        Raises:
+            UnknownJobError, JobNotWaitingError
+        """
+        with self._database.write() as session:
+            row = life.find(session, job_id)
+            line = select(JobRow).where(
+                _NOT_DELETED, JobRow.owner == row.owner, JobRow.state.in_(WAITING_STATES)
+            )
+            # Locked in one order, so that two moves wait for each other, and read as they are then.
+            line = line.order_by(JobRow.seq).with_for_update()
+            rows = sorted(
+                session.scalars(line.execution_options(populate_existing=True)), key=_turn
+            )
+            if row not in rows:
+                raise JobNotWaitingError(f"the job is {row.state}", state=row.state)
+            turns = list(map(_turn, rows))
+            place = rows.index(row)
+            target = {"first": 0, "up": max(0, place - 1), "down": place + 1}[to]
+            rows.insert(target, rows.pop(place))
+            for each, turn in zip(rows, turns, strict=True):
+                each.turn = turn
+            return life.as_job(row)
 
     def cancel(self, job_id: str) -> Job:
         """Ends a waiting job at once; asks the worker to drop a running one.
@@ -195,6 +232,10 @@ class Submissions:
             if state in WAITING_STATES:
                 life.end(row, JobState.CANCELLED, self._clock())
             return life.as_job(row)
+
+
+def _turn(row: JobRow) -> int:
+    return row.seq if row.turn is None else row.turn
 
 
 _NOT_DELETED = JobRow.deleted_at.is_(None)

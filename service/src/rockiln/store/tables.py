@@ -30,7 +30,8 @@ class JobRow(Base):
     A lease ends at ``lease_ends_tick`` of the boot clock, which no change of the date moves;
     ``lease_boot`` says of which boot, ``lease_attempt`` of which attempt: where that is another
     one, version 0001 took the lease and ``lease_expires_at`` counts, as it does for that version.
-    ``started_tick`` is that of the first lease in the boot ``started_boot``.
+    ``started_tick`` is that of the first lease in the boot ``started_boot``. Waiting jobs go by
+    ``turn``, or by ``seq`` where nobody moved them.
     """
 
     __tablename__ = "job"
@@ -59,6 +60,7 @@ class JobRow(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     counted_attempts: Mapped[int] = mapped_column(default=0)
     killed_attempts: Mapped[int] = mapped_column(default=0)
+    turn: Mapped[int | None] = mapped_column(BigInteger)
     rungs: Mapped[dict[str, Any] | None]
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_expires_at: Mapped[float | None]

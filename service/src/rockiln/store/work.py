@@ -35,7 +35,7 @@ class Work:
     def lease_next(self, *, worker: str, seconds: float) -> tuple[Lease, Job] | None:
         """Takes the job whose turn it is, or None.
 
-        Owners take turns; within an owner the oldest job that may run is first.
+        Owners take turns; an owner's own jobs go in the order of their turns.
         """
         now = self._clock()
         due = _due(now)
@@ -331,9 +331,9 @@ def _steps(row: JobRow) -> int:
 
 
 def _whose_turn(session: Session, due: Select[Any]) -> JobRow | None:
-    """The oldest due job of the owner who was served longest ago, locked."""
-    oldest = due.with_only_columns(JobRow.owner, func.min(JobRow.seq)).group_by(JobRow.owner)
-    waiting = {owner: seq for owner, seq in session.execute(oldest)}  # noqa: C416 (typed)
+    """The next due job of the owner who was served longest ago, locked."""
+    first = due.with_only_columns(JobRow.owner, func.min(life.TURN)).group_by(JobRow.owner)
+    waiting = {owner: turn for owner, turn in session.execute(first)}  # noqa: C416 (typed)
     served: dict[str, float] = {}
     if len(waiting) > 1:
         last = (
@@ -345,7 +345,7 @@ def _whose_turn(session: Session, due: Select[Any]) -> JobRow | None:
     for owner in sorted(waiting, key=lambda name: (served.get(name, 0.0), waiting[name])):
         row: JobRow | None = session.scalar(
             due.where(JobRow.owner == owner)
-            .order_by(JobRow.seq)
+            .order_by(life.TURN)
             .limit(1)
             .with_for_update(skip_locked=True)
         )

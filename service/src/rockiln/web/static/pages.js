@@ -62,6 +62,7 @@ function say() {
   if (state !== said) byId("said").textContent = said = state;
 }
 
+document.addEventListener("said", (event) => { byId("said").textContent = event.detail.value; });
 document.addEventListener("DOMContentLoaded", () => { watch(); said = byId("live") ? `The job is ${byId("live").dataset.state}.` : ""; });
 document.addEventListener("htmx:load", () => { watch(); say(); });
 for (const lost of ["htmx:sendError", "htmx:timeout"]) {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import make_response, render_template, request
-from pydantic import BaseModel, ConfigDict, Field
+from flask import make_response, render_template
 from werkzeug.wrappers import Response
 
 from rockiln.api.access import owner_of_request
@@ -13,34 +12,18 @@ from rockiln.api.body import body_turn
 from rockiln.api.documents import job_document
 from rockiln.api.picture_settings import PictureSettings, read_settings
 from rockiln.api.services import services
-from rockiln.api.validation import validate
 from rockiln.api.views.web.form import typed_of
 from rockiln.api.views.web.generate import generate_page
-from rockiln.api.views.web.pages import blueprint, read_form
+from rockiln.api.views.web.pages import GalleryQuery, blueprint, gallery_query, read_form
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.job import JobState
 
 _SHOWN = 24
-_CURSOR_MAX = 2**63 - 1
-_CURSOR_DIGITS = 19
-
-
-class GalleryQuery(BaseModel):
-    """Parameters of the gallery."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    q: str = Field(default="", max_length=300)
-    before: int | None = Field(default=None, ge=1, le=_CURSOR_MAX)
 
 
 @blueprint.get("/ui/gallery")
 def gallery_page() -> str:
-    given: dict[str, Any] = {name: value for name, value in request.args.items() if value}
-    before = given.get("before", "")
-    if before.isdecimal() and len(before) <= _CURSOR_DIGITS:
-        given["before"] = int(before)
-    return render_template("gallery.html", **_context(validate(GalleryQuery, given)))
+    return render_template("gallery.html", **_context(gallery_query()))
 
 
 @blueprint.post("/ui/restore")

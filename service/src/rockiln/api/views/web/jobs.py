@@ -13,7 +13,14 @@ from rockiln.api.admission import accept_job, read_request
 from rockiln.api.problems import kind_of_failure
 from rockiln.api.services import services
 from rockiln.api.views.jobs import described, find_job
-from rockiln.api.views.web.pages import blueprint, by_htmx, go_to, read_form, state_of_service
+from rockiln.api.views.web.pages import (
+    blueprint,
+    by_htmx,
+    gallery_query,
+    go_to,
+    read_form,
+    state_of_service,
+)
 from rockiln.domain.errors import JobNotCancellableError, UnknownArtefactError
 from rockiln.domain.request import SEED_MAX
 from rockiln.store.records import Job
@@ -49,13 +56,21 @@ def cancel_from_page(job_id: str) -> Response:
     return go_to("web.job_page", job_id=job_id)
 
 
+@blueprint.post("/ui/jobs/<job_id>/delete")
+def delete_from_page(job_id: str) -> Response:
+    """For good, and back to the gallery, where the query says to which page of it."""
+    read_form()
+    services().store.purge(find_job(job_id).id)
+    shown = gallery_query()
+    return go_to("web.gallery_page", q=shown.q or None, before=shown.before)
+
+
 @blueprint.post("/ui/jobs/<job_id>/repeat")
 def repeat(job_id: str) -> Response:
     """The same again, or, with ``vary``, the same with another seed."""
     read_form()
     job = find_job(job_id)
     content = {**job.parameters.as_dict(), **input_pictures(job)}
-    content.pop("embeddings", None)  # found in the texts anew
     if "vary" in request.args:
         content["seed"] = secrets.randbelow(SEED_MAX + 1)
     wanted = read_request(services(), content)

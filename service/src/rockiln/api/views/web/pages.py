@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, make_response, redirect, request, url_for
+from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.wrappers import Response
 
 from rockiln.api.body import read_object
@@ -15,9 +16,31 @@ from rockiln.api.problems import ProblemError, kind_of
 from rockiln.api.readiness import checks
 from rockiln.api.services import services
 from rockiln.api.sessions import FORM_TOKEN, check_form_token
+from rockiln.api.validation import validate
 from rockiln.domain.errors import RockilnError
 
 blueprint = Blueprint("web", __name__)
+
+_CURSOR_MAX = 2**63 - 1
+_CURSOR_DIGITS = 19
+
+
+class GalleryQuery(BaseModel):
+    """Parameters of the gallery."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    q: str = Field(default="", max_length=300)
+    before: int | None = Field(default=None, ge=1, le=_CURSOR_MAX)
+
+
+def gallery_query() -> GalleryQuery:
+    """What of the gallery this request is about. Raises InvalidRequestError."""
+    given: dict[str, Any] = {name: value for name, value in request.args.items() if value}
+    before = given.get("before", "")
+    if before.isdecimal() and len(before) <= _CURSOR_DIGITS:
+        given["before"] = int(before)
+    return validate(GalleryQuery, given)
 
 
 @blueprint.after_request

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from flask import Response, render_template
 
-from rockiln.api.services import services
+from rockiln.api.services import Services, services
 from rockiln.api.views.system import SystemDocument, system_document
 from rockiln.api.views.web.pages import blueprint, state_of_service
+from rockiln.domain.ladder import RungKey
+from rockiln.registry.revision import signature
 
 
 @blueprint.get("/ui/system")
 def system_page() -> str:
-    return render_template("system.html", system=_document(), **state_of_service())
+    document = _document()
+    kinds = _kinds_of_job(services(), document)
+    return render_template("system.html", system=document, kinds=kinds, **state_of_service())
 
 
 @blueprint.get("/ui/system/report")
@@ -25,3 +32,26 @@ def report() -> Response:
 def _document() -> SystemDocument:
     held = services()
     return system_document(held.store, held.settings, now=held.clock())
+
+
+def _kinds_of_job(held: Services, document: SystemDocument) -> list[dict[str, Any]]:
+    """What each remembered way of working is for, in words for a person."""
+    models = held.catalogue.models.values()
+    titles = {signature(Path(model.path)): model.title for model in models}
+    kinds: list[dict[str, Any]] = []
+    for known in document.rungs:
+        key = RungKey.of_text(known.key)
+        if key is None:
+            kinds.append({"model": known.key})
+            continue
+        release = " / ".join(part for part in key.release.split("/") if part)
+        unknown = f"files {key.revision[:8]}, not here as they were"
+        kinds.append(
+            {
+                "model": titles.get(key.revision, unknown),
+                "size": key.size_bucket.replace("x", " × "),  # noqa: RUF001 (for people)
+                "pictures": key.batch,
+                "on": ", ".join(filter(None, (key.gpu, key.dtype, release))),
+            }
+        )
+    return kinds
