@@ -38,6 +38,12 @@ FIELDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"prompt": "a", "model": "../../etc/passwd"}, "model", {}),
     ({"prompt": "a", "format": "bmp"}, "format", {"one_of": ["png", "jpeg", "webp"]}),
     ({"prompt": "a", "widht": 64}, "widht", {}),
+    # Fields of fields: schemathesis found {"enable_hr": true, "hr_scale": -5.4e247} answered 500.
+    ({"prompt": "a", "hires": {"scale": -1}}, "hires.scale", {"min": 1.0, "max": 4.0}),
+    ({"prompt": "a", "hires": {"width": 7, "height": 64}}, "hires.width", {"multiple_of": 8}),
+    ({"prompt": "a", "hires": {"stength": 1}}, "hires.stength", {}),
+    ({"prompt": "a", "loras": [{"name": ""}]}, "loras.0.name", {}),
+    ({"prompt": "a", "loras": [{"name": "b", "weight": 9}]}, "loras.0.weight", {"max": 4.0}),
 ]
 
 
@@ -172,9 +178,15 @@ ANY_JSON = st.recursive(
 )
 NAMES = st.sampled_from(
     ["prompt", "negative_prompt", "width", "height", "num_inference_steps", "guidance_scale",
-     "seed", "scheduler", "num_images", "model", "format"]
+     "seed", "scheduler", "num_images", "model", "format", "hires", "loras", "strength"]
 ) | st.text(max_size=10)  # fmt: skip
-LIKELY = ANY_JSON | st.sampled_from(["a boat", "paper", "euler", "png", 64, 8, 1, 4.5])
+INNER = st.sampled_from(["scale", "width", "height", "strength", "name", "weight"])
+LIKELY = (
+    ANY_JSON
+    | st.sampled_from(["a boat", "paper", "euler", "png", 64, 8, 1, 4.5])
+    | st.dictionaries(INNER, ANY_JSON, max_size=3)
+    | st.lists(st.dictionaries(INNER, ANY_JSON, max_size=3), max_size=2)
+)
 
 
 @settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -87,10 +87,10 @@ def _field_error(model: type[BaseModel], error: dict[str, Any]) -> dict[str, Any
     field = ".".join(_shown(str(part)) for part in error["loc"]) or "body"
     kind = error["type"]
     if kind == "extra_forbidden":
-        return _unknown_field(model, field)
+        return _unknown_field(_schema_at(model, error["loc"][:-1]), field)
     if kind == "string_pattern_mismatch" and field == "prompt":
         return {"field": field, "message": "it is blank", "hint": "say what to draw"}
-    limit = _limit(model, field)
+    limit = _limit(_schema_at(model, error["loc"]))
     message = str(error["msg"]).replace("Input should", "it should")
     if kind in _MESSAGES:
         message = _MESSAGES[kind].format(**limit)
@@ -102,9 +102,9 @@ def _field_error(model: type[BaseModel], error: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _unknown_field(model: type[BaseModel], field: str) -> dict[str, Any]:
-    known = list(model.model_fields)
-    near = difflib.get_close_matches(field, known, n=1)
+def _unknown_field(schema: dict[str, Any], field: str) -> dict[str, Any]:
+    known = list(schema.get("properties", ()))
+    near = difflib.get_close_matches(field.rpartition(".")[2], known, n=1)
     return {
         "field": field,
         "message": "there is no such field",
@@ -113,12 +113,22 @@ def _unknown_field(model: type[BaseModel], field: str) -> dict[str, Any]:
     }
 
 
-def _limit(model: type[BaseModel], field: str) -> dict[str, Any]:
-    """What a field may be, read from the JSON schema that clients are shown."""
-    properties = model.model_json_schema()["properties"]
-    schema = properties.get(field.partition(".")[0], {})
-    kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
-    kind = kinds[0] if kinds else {}
+def _schema_at(model: type[BaseModel], place: Sequence[str | int]) -> dict[str, Any]:
+    """Of a field, or a field's field, in the JSON schema that clients are shown."""
+    document = model.model_json_schema()
+    schema: dict[str, Any] = document
+    for part in place:
+        inner = schema.get("items", {})
+        schema = inner if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+        kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+        schema = kinds[0] if kinds else {}
+        if "$ref" in schema:
+            schema = document["$defs"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def _limit(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a field may be."""
     names = {
         "minimum": "min",
         "maximum": "max",
@@ -129,7 +139,7 @@ def _limit(model: type[BaseModel], field: str) -> dict[str, Any]:
         "pattern": "pattern",
         "maxItems": "max_items",
     }
-    return {ours: kind[theirs] for theirs, ours in names.items() if theirs in kind}
+    return {ours: schema[theirs] for theirs, ours in names.items() if theirs in schema}
 
 
 def limit_hint(limit: Mapping[str, Any]) -> str | None:
