@@ -21,6 +21,8 @@ from support.front import Front, ServedFront
 from support.paper_model import PAPER
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 # Of A1111's answer, by its own source (modules/processing.py, Processed.js).
 INFO_FIELDS = {
     "prompt", "all_prompts", "negative_prompt", "all_negative_prompts", "seed", "all_seeds",

@@ -184,6 +184,7 @@ def assert_hidden(
     assert page.status_code == 404
 
 
+@pytest.mark.slow
 def test_keys_are_kept_hashed_and_out_of_the_log(tmp_path: Path) -> None:
     none = ServedFront(tmp_path / "none", published_address=PUBLISHED)
     with pytest.raises(AssertionError, match=r"keys\.missing"):

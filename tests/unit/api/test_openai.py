@@ -18,6 +18,8 @@ from support.front import Front, ServedFront
 from support.paper_model import PAPER
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFront]:

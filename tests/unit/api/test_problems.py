@@ -51,7 +51,7 @@ def test_the_page_behind_a_type_explains_it(client: FlaskClient, slug: str) -> N
 
 def test_what_the_proxy_refuses_has_a_row_with_its_status() -> None:
     rows = re.findall(r"^  \((\d{3}), '[^']*', '([a-z-]+)',", TEMPLATE.read_text(), re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 7
     for status, slug in rows:
         assert KINDS[slug].status == (503 if status == "502" else int(status))
 

@@ -16,6 +16,8 @@ from rockiln.domain.job import WAITING_STATES
 from support.front import ServedFront
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., ServedFront]
 BODY = {"prompt": "a boat"}
 SLOTS = 5

@@ -263,6 +263,7 @@ def test_every_form_that_changes_something_has_the_token(new_front: NewFront) ->
     assert forms >= 9
 
 
+@pytest.mark.slow
 def test_neither_key_nor_session_is_in_the_log_or_the_store(tmp_path: Path) -> None:
     front = ServedFront(tmp_path, published_address=PUBLISHED)
     token = front.store.keys.create("somebody", ["generate"])

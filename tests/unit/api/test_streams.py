@@ -23,6 +23,8 @@ from support.load import to_its_end
 from support.service import eventually
 from support.shield import Shield
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 SLOTS = 40
 SSE = {"Accept": "text/event-stream"}

@@ -20,6 +20,8 @@ from support.command import rockiln
 from support.front import ServedFront
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 CASES = ("--schedulers", "DPM++ 2M,heun", "--steps", "2,3", "--runs", "2")
 
 

@@ -22,6 +22,8 @@ from support.command import rockiln
 from support.front import SOURCE, ServedFront
 from support.service import eventually, free_port
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = ["api", "worker", "serve", "generate", "wait", "health", "version", "store"]
 
 

@@ -23,6 +23,8 @@ from support.command import rockiln
 from support.front import ServedFront
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_picture_is_saved_and_its_path_printed(served: ServedFront, tmp_path: Path) -> None:
     with served.hand.working():

@@ -20,6 +20,8 @@ from support.command import rockiln
 from support.front import ServedFront
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 
 def submitted(front: ServedFront, prompt: str, **body: Any) -> str:
     answer = httpx.post(

@@ -17,6 +17,8 @@ from support.front import ServedFront
 from support.hub import FakeHub
 from support.paper_model import write_paper_model
 
+pytestmark = pytest.mark.slow
+
 SD15 = known_models()["sd15"]
 
 

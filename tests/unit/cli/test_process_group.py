@@ -19,6 +19,8 @@ from rockiln.cli.process_group import (
 from support.front import SOURCE
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 GROUP = """
 import sys
 from rockiln.cli.process_group import ProcessGroup

@@ -17,6 +17,8 @@ from support.command import rockiln
 from support.front import SOURCE, ServedFront
 from support.paper_model import PAPER
 
+pytestmark = pytest.mark.slow
+
 PROMPT, NEGATIVE, TOKEN = "a secret castle", "visitors unwanted", "hf_canaryCANARY"
 
 

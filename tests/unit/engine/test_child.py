@@ -27,6 +27,8 @@ from rockiln.worker import protocol
 from support.child_process import DEADLINE_SECONDS, SOURCE, ChildProcess
 from support.parameters import parameters
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[ChildProcess]:

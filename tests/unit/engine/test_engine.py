@@ -18,6 +18,8 @@ from support.engine_harness import EngineHarness, largest_difference, read_profi
 from support.parameters import parameters
 from support.tiny_sd1 import make_tiny_sd1
 
+pytestmark = pytest.mark.slow
+
 UNLIKE: tuple[dict[str, Any], ...] = (
     {"scheduler": "euler_ancestral", "num_inference_steps": 7, "guidance_scale": 9.0, "seed": 5},
     {"scheduler": "ddim", "num_inference_steps": 3, "guidance_scale": 1.0, "prompt": "snow"},

@@ -22,6 +22,8 @@ from support.engine_harness import EngineHarness, largest_difference, read_profi
 from support.parameters import parameters
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from support.reference import Reference
 from support.tiny_flow import make_tiny_sd3
 from support.tiny_sdxl import make_tiny_sdxl
 
+pytestmark = pytest.mark.slow
+
 RANK = 2
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
 CONVOLUTION = "down_blocks.0.resnets.0.conv1"

@@ -25,6 +25,8 @@ from rockiln.engine.weights_on_demand import WeightsOnDemand
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
 
+pytestmark = pytest.mark.slow
+
 VISTA = Path(__file__).parents[3] / "service" / "models" / "vista"
 WANTED = parameters(width=128, height=128, num_inference_steps=3, num_images=2)
 # A row that runs alone sums in another order than one in a batch.

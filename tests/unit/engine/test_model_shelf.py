@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rockiln.domain.fault import FaultCode
 from rockiln.domain.model import ModelProfile
 from rockiln.worker import protocol
 from support.engine_harness import EngineHarness, read_profile
 from support.parameters import parameters
 from support.tiny_sd1 import make_tiny_sd1
+
+pytestmark = pytest.mark.slow
 
 
 def revision_of(picture: protocol.PictureEncoded) -> object:

@@ -17,6 +17,8 @@ from rockiln.worker import protocol
 from support.engine_harness import EngineHarness
 from support.parameters import parameters
 
+pytestmark = pytest.mark.slow
+
 
 def test_colours_are_those_that_the_decoder_gave() -> None:
     latents = torch.randn((1, 4, 12, 16), generator=torch.Generator().manual_seed(1))

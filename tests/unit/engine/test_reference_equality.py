@@ -20,6 +20,8 @@ from support.engine_harness import EngineHarness, largest_difference
 from support.parameters import parameters
 from support.reference import REFERENCE_SCHEDULERS, Reference
 
+pytestmark = pytest.mark.slow
+
 SIZED = ("dpmpp_2m", "ddim", "euler_ancestral")
 
 

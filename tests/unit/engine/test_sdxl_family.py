@@ -21,6 +21,8 @@ from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_sdxl import make_tiny_sdxl
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

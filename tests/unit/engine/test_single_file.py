@@ -22,6 +22,8 @@ from support.single_file import write_checkpoint
 from support.tiny_sd1 import make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "sd1": (make_tiny_sd1, StableDiffusionPipeline),
     "sdxl": (make_tiny_sdxl, StableDiffusionXLPipeline),

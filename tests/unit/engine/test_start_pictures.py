@@ -24,6 +24,8 @@ from support.tiny_flow import make_tiny_flux, make_tiny_sd3
 from support.tiny_sd1 import make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
+pytestmark = pytest.mark.slow
+
 Pixels = npt.NDArray[np.uint8]
 MAKERS = {
     "sd1": make_tiny_sd1,

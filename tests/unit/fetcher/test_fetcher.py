@@ -28,6 +28,8 @@ from support.hub import FakeHub
 from support.paper_model import write_paper_model
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 SD15 = known_models()["sd15"]
 REPOSITORY = SD15.repository or ""
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -293,6 +293,7 @@ def test_hostile_folder_is_refused_and_nothing_of_it_runs(
     assert not canary.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [name for name in CORPUS if name not in {"link-to-weights", "pipe", "loop"}]
 )

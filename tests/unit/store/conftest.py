@@ -28,7 +28,7 @@ class Clock:
         return Tick("this boot", self.now)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     url = None
     if request.param == "postgresql":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -18,6 +19,8 @@ from rockiln.store.records import Lease, Picture, QueueLimits
 from rockiln.store.store import Store
 from support.parameters import parameters
 from unit.store.conftest import Clock
+
+pytestmark = pytest.mark.slow
 
 MAX_ATTEMPTS = 3
 FAULTS = st.sampled_from([Fault(code, "x") for code in FaultCode])

@@ -13,6 +13,8 @@ from training.flat_adam import FlatAdam, cosine_rate
 from training.gate_vae import psnr_db
 from training.graphed_step import GraphedStep
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--tiny", "--device", "cpu", "--workers", "0")
 VAE = (*SMALL, "--pictures", "4", "--crops", "4", "--steps", "5")
 UNET = (*SMALL, "--pictures", "12", "--batch", "4", "--steps", "5")

@@ -17,6 +17,8 @@ from training.networks import build_scheduler, build_text_encoder, build_unet, b
 from training.sampling import default_settings, generate
 from training.tokenizer import build_tokenizer
 
+pytestmark = pytest.mark.slow
+
 FOLDER = card.MODEL_FOLDER
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",

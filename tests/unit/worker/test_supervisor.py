@@ -16,6 +16,8 @@ from rockiln.worker.supervisor import EXIT_LOCKED
 from support.fault_bench import FaultBench
 from support.service import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[FaultBench]:
