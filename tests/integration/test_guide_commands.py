@@ -1,49 +1,212 @@
-"""Every command of the API guide does what the guide says, sent by a shell to a running api."""
+"""Every block of the guides does what it says, sent by a shell, Python or node to a running api."""
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
+from rockiln.store.records import Job, Lease
 from support.front import ServedFront
+from support.painter import painted
+from support.paper_model import PAPER
 
-GUIDE = Path(__file__).resolve().parents[2] / "service" / "docs" / "api.md"
-# Indented blocks that begin with a program; a line that ends in a backslash goes on.
-COMMANDS = re.findall(r"(?m)^    (curl (?:.*\\\n)*.*)$", GUIDE.read_text())
+ROOT = Path(__file__).resolve().parents[2]
+GUIDES = ("api.md", "start.md", "clients.md")
+ADDRESS = "http://127.0.0.1:8000"
+# Put there by tests/run.
+NODE, PACKAGES = Path(sys.prefix, "bin", "node"), Path(sys.prefix, "node_modules")
+# Fresh hosts run it, in the scenario that the file is of.
+ON_FRESH_HOSTS = {"./bootstrap.sh": ROOT / "molecule" / "default" / "converge.yml"}
 
 
-def test_the_guide_has_commands() -> None:
-    assert len(COMMANDS) >= 2
+def kind_of(block: str) -> str:
+    """Who runs it."""
+    for kind, begins in (
+        ("shell", ("curl ", "rockiln ")),
+        ("python", ("import ", "from ")),
+        ("node", ("const ",)),
+        ("variables", ("ENABLE_",)),
+        ("host", ("./",)),
+        ("answer", ("{",)),
+    ):
+        if block.startswith(begins):
+            return kind
+    raise AssertionError(f"who runs this? {block}")
 
 
-@pytest.mark.parametrize("number", range(len(COMMANDS)))
-def test_a_command_of_the_guide_works(tmp_path: Path, number: int) -> None:
-    with ServedFront(tmp_path) as front, front.hand.working():
-        front.hand.report()
-        Image.new("RGB", (64, 64), "red").save(tmp_path / "boat.png")
+def blocks() -> Iterator[tuple[str, str, str]]:
+    """Guide, who runs it, text."""
+    for guide in GUIDES:
+        text: list[str] = []
+        for line in [*(ROOT / "service" / "docs" / guide).read_text().splitlines(), "end"]:
+            if line.startswith("    ") or (text and not line):
+                text.append(line[4:])
+                continue
+            if text:
+                block = "\n".join(text).strip()
+                yield guide, kind_of(block), block
+            text = []
+
+
+BLOCKS = list(blocks())
+
+
+def of_kind(kind: str) -> pytest.MarkDecorator:
+    found = [(guide, block) for guide, each, block in BLOCKS if each == kind]
+    return pytest.mark.parametrize(
+        "block",
+        [block for _, block in found],
+        ids=[f"{guide}-{number}" for number, (guide, _) in enumerate(found)],
+    )
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFront]:
+    with ServedFront(tmp_path_factory.mktemp("guides")) as served:
+
+        def work(leased: tuple[Lease, Job]) -> None:
+            asked = leased[1].parameters
+            png = painted(asked.width, asked.height)
+            served.hand.finish(leased, content=png if asked.format == "png" else None)
+
+        with served.hand.working(work):
+            yield served
+
+
+@pytest.fixture
+def folder(front: ServedFront, tmp_path: Path) -> Path:
+    """Where a reader would be: with a picture, and rockiln on the PATH."""
+    front.hand.report()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "boat.png")
+    command = tmp_path / "bin" / "rockiln"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m rockiln "$@"\n')
+    command.chmod(0o755)
+    return tmp_path
+
+
+def run(front: ServedFront, folder: Path, *words: str | Path) -> str:
+    ran = subprocess.run(
+        words,
+        cwd=folder,
+        env={
+            **front.environment(),
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "NODE_PATH": str(PACKAGES),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def here(front: ServedFront, text: str) -> str:
+    """The text with the address and the model of the test's service."""
+    port = front.url.rpartition(":")[2]
+    text = text.replace(ADDRESS, front.url).replace("port=8000", f"port={port}")
+    return text.replace("vista", PAPER.id)
+
+
+def commands(block: str) -> list[str]:
+    return re.findall(r"(?m)^((?:.*\\\n)*.*)$", block)
+
+
+@of_kind("shell")
+def test_commands(front: ServedFront, folder: Path, block: str) -> None:
+    for command in filter(None, commands(block)):
         job = httpx.post(f"{front.url}/generate", json={"prompt": "a boat"})
-        command = (
-            COMMANDS[number]
-            .replace("http://127.0.0.1:8000", front.url)
-            .replace("{id}", job.headers["Rockiln-Job-Id"])
-        )
-        ran = subprocess.run(
-            ["bash", "-euc", command.replace("curl ", "curl --fail-with-body --silent ", 1)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        written = re.search(r"-o (\S+)", command)
-        if "event-stream" in command:
-            assert "event: done" in ran.stdout
+        text = here(front, command).replace("{id}", job.headers["Rockiln-Job-Id"])
+        if "revoke ID" in text:
+            text = text.replace("ID", front.store.keys.all()[0].id)
+        text = text.replace("curl ", "curl --fail-with-body --silent ", 1)
+        said = run(front, folder, "bash", "-euc", text)
+        written = re.search(r"-o (\S+)", text)
+        if "event-stream" in text:
+            assert "event: done" in said
         elif written is None:
-            assert '"state":"' in ran.stdout.replace(" ", "")
+            assert said.strip()
+        elif written[1].endswith(".png"):
+            assert (folder / written[1]).read_bytes().startswith(b"\x89PNG")
         else:
-            assert (tmp_path / written.group(1)).read_bytes().startswith(b"png ")
+            assert json.loads((folder / written[1]).read_text())["images"]
+
+
+@of_kind("python")
+def test_python(front: ServedFront, folder: Path, block: str) -> None:
+    written = {*re.findall(r'(?:open|save)\("(\w+\.png)"(?:, "wb")?\)', block)}
+    (folder / "program.py").write_text(here(front, block))
+    before = len(front.store.jobs.page(limit=99))
+    run(front, folder, sys.executable, "program.py")
+    assert len(front.store.jobs.page(limit=99)) == before + 1
+    for name in written:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+@of_kind("node")
+def test_javascript(front: ServedFront, folder: Path, block: str) -> None:
+    (folder / "program.cjs").write_text(here(front, block))
+    (folder / "boat.png").unlink()
+    run(front, folder, NODE, "program.cjs")
+    with Image.open(folder / "boat.png") as picture:
+        assert picture.size == (256, 256)
+
+
+@of_kind("variables")
+def test_what_open_webui_sends_with_these_variables(front: ServedFront, block: str) -> None:
+    """By its backend/open_webui/routers/images.py; what A1111's engine reads first: test_a1111."""
+    given = dict(line.split("=", 1) for line in here(front, block).splitlines())
+    width, _, height = given["IMAGE_SIZE"].partition("x")
+    if given["IMAGE_GENERATION_ENGINE"] == "openai":
+        answer = httpx.post(
+            f"{given['IMAGES_OPENAI_API_BASE_URL']}/images/generations",
+            json={
+                "model": given["IMAGE_GENERATION_MODEL"], "prompt": "a boat", "n": 1,
+                "size": given["IMAGE_SIZE"], "response_format": "b64_json",
+            },
+            headers={"Authorization": f"Bearer {given['IMAGES_OPENAI_API_KEY']}"},
+        )  # fmt: skip
+        pictures = [each["b64_json"] for each in answer.json()["data"]]
+    else:
+        user, _, password = given["AUTOMATIC1111_API_AUTH"].partition(":")
+        answer = httpx.post(
+            f"{given['AUTOMATIC1111_BASE_URL']}/sdapi/v1/txt2img",
+            json={
+                "prompt": "a boat", "batch_size": 1, "width": int(width), "height": int(height),
+                "steps": int(given["IMAGE_STEPS"]),
+            },
+            auth=(user, password),
+        )  # fmt: skip
+        pictures = answer.json()["images"]
+    assert [base64.b64decode(each) for each in pictures] == [painted(int(width), int(height))]
+
+
+@of_kind("host")
+def test_what_fresh_hosts_run(block: str) -> None:
+    assert block in ON_FRESH_HOSTS
+    assert block.removeprefix("./") in ON_FRESH_HOSTS[block].read_text()
+
+
+@of_kind("answer")
+def test_answers_are_json(front: ServedFront, block: str) -> None:
+    shown = json.loads(block)
+    answer = httpx.post(f"{front.url}/generate", json={"prompt": "a boat", "width": 1000})
+    assert answer.json().keys() >= shown.keys()
+    assert answer.json()["errors"][0].keys() >= shown["errors"][0].keys()
+
+
+def test_every_guide_has_blocks() -> None:
+    assert {guide for guide, _, _ in BLOCKS} == set(GUIDES)
+    assert len(BLOCKS) >= 15
