@@ -68,6 +68,7 @@ class EngineHarness:
         chosen: Plan | None = None,
         purpose: Literal["picture", "warm_up"] = "picture",
         lora_files: dict[str, str] | None = None,
+        embedding_files: dict[str, str] | None = None,
     ) -> None:
         if pictures is None:
             pictures = [protocol.PictureTask(index=n) for n in range(parameters.num_images)]
@@ -80,6 +81,7 @@ class EngineHarness:
                 model=model,
                 pictures=list(pictures),
                 lora_files=lora_files or {},
+                embedding_files=embedding_files or {},
                 purpose=purpose,
             )
         )

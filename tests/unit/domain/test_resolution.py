@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from rockiln.domain.embeddings import names_in, replace_names
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.fingerprint import fingerprint
 from rockiln.domain.request import GenerationParameters, GenerationRequest, HiresPass, LoraUse
@@ -52,6 +53,56 @@ def test_parameters_survive_their_dictionary() -> None:
     assert GenerationParameters.from_dict(second.as_dict()) == second
     with pytest.raises(TypeError, match="novelty"):
         GenerationParameters.from_dict(full.as_dict() | {"novelty": 1})
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (("a boat, ink.",), ("ink",)),
+        (("INK boat", "bad-hands-5, ink"), ("ink", "bad-hands-5")),
+        (("ink-wash, not ink wash", ""), ("ink-wash", "ink")),
+        (("(ink:1.2) embedding:Oil.2",), ("ink", "Oil.2")),
+        (("drinking, inky, tink",), ()),
+        (("Ink_ _ink",), ()),
+    ],
+)
+def test_textual_inversions_are_named_by_words(
+    texts: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    known = ["Oil.2", "bad-hands-5", "ink", "ink-wash"]
+    assert names_in(texts, known) == (found, [])
+    spelt = [replace_names(text, found, lambda name: f"<{name}>") for text in texts]
+    assert all(any(f"<{name}>" in text for text in spelt) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "words"),
+    [
+        ({"prompt": "a embedding:oil boat"}, "prompt", "no textual inversion 'oil'"),
+        ({"negative_prompt": "(embedding:oil:1.2)"}, "prompt", "no textual inversion 'oil'"),
+        ({"embeddings": ["oil"]}, "embeddings", "no textual inversion 'oil'"),
+        ({"embeddings": ["ink"]}, "embeddings", "neither text has 'ink'"),
+    ],
+)
+def test_textual_inversions_that_are_not_there_are_refused(
+    asked: dict[str, Any], field: str, words: str
+) -> None:
+    request = GenerationRequest(**{"prompt": "a boat", **asked})
+    with pytest.raises(InvalidRequestError, match=words) as refused:
+        resolve(request, PAPER, seed=1, picture_format="png", embeddings=["ink"])
+    assert refused.value.members["errors"][0]["field"] == field
+
+
+def test_names_are_but_words_where_a_family_has_no_textual_inversions() -> None:
+    bare = replace(PAPER, features=())
+    request = GenerationRequest(prompt="ink and embedding:oil")
+    found = resolve(request, bare, seed=1, picture_format="png", embeddings=["ink"])
+    assert found.embeddings == ()
+    with pytest.raises(InvalidRequestError, match="does not take it"):
+        resolve(
+            GenerationRequest(prompt="ink", embeddings=["ink"]),
+            bare, seed=1, picture_format="png", embeddings=["ink"],
+        )  # fmt: skip
 
 
 def test_an_image_gives_the_size_and_a_strength() -> None:

@@ -8,6 +8,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rockiln.api.access import max_jobs_of_owner, owner_of_request
@@ -33,6 +34,7 @@ from rockiln.domain.request import (
     says_nothing,
 )
 from rockiln.domain.resolution import InputPicture, resolve
+from rockiln.registry.embeddings import embedding_files, read_embedding, text_widths
 from rockiln.registry.known_models import known_models
 from rockiln.registry.loras import layers_of, lora_files, read_lora
 from rockiln.store.artefacts import INODES_KEPT
@@ -79,6 +81,7 @@ def accept_job(
     profile = _find_model(services, request.model)
     image = None if request.image is None else clean_picture(request.image, "image")
     mask = None if request.mask is None else clean_picture(request.mask, "mask", "L")
+    embeddings = embedding_files(services.settings.model_dirs)
     parameters = resolve(
         request,
         profile,
@@ -86,8 +89,10 @@ def accept_job(
         picture_format=picture_format,
         image=_as_input(image),
         mask=_as_input(mask),
+        embeddings=embeddings,
     )
     _check_loras(services, parameters, profile)
+    _check_embeddings(embeddings, parameters, profile)
     _check_disk(services)
     _check_refusals(services, parameters)
     _check_devices(services, parameters, profile)
@@ -161,6 +166,22 @@ def _check_loras(
             errors.append({"field": "loras", "message": error.detail, "hint": hint})
     if errors:
         raise InvalidRequestError(f"loras: {errors[0]['message']}", errors=errors)
+
+
+def _check_embeddings(
+    files: dict[str, Path], parameters: GenerationParameters, profile: ModelProfile
+) -> None:
+    """Likewise of textual inversions."""
+    widths = text_widths(profile) if parameters.embeddings else {}
+    errors: list[dict[str, Any]] = []
+    for name in parameters.embeddings:
+        try:
+            read_embedding(files[name]).check_base(widths)
+        except BrokenModelError as error:
+            hint = f"leave {name} out, rename its file, or use a model that it was made for"
+            errors.append({"field": "embeddings", "message": error.detail, "hint": hint})
+    if errors:
+        raise InvalidRequestError(f"embeddings: {errors[0]['message']}", errors=errors)
 
 
 def _check_disk(services: Services) -> None:

@@ -9,7 +9,7 @@ from rockiln.domain.request import SIDE_GRID_PX
 from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 
 # What a request can ask of some families of models only.
-Feature = Literal["image", "mask", "hires", "loras", "clip_skip", "weighted_prompt"]
+Feature = Literal["image", "mask", "hires", "loras", "clip_skip", "weighted_prompt", "embeddings"]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ SIDE_MAX_PX = 2048
 STRENGTH_MIN = 0.01
 LORA_WEIGHT_MAX = 4.0
 LORAS_MAX = 8
+EMBEDDINGS_MAX = 16
 CLIP_SKIP_MAX = 12
 HIRES_SCALE_MAX = 4.0
 
@@ -138,6 +139,12 @@ class GenerationRequest(_Part):
     )
     hires: HiresRequest | None = Field(default=None, description="A second, larger pass.")
     loras: list[LoraRequest] = Field(default=[], max_length=LORAS_MAX)
+    embeddings: list[str] = Field(
+        default=[],
+        max_length=EMBEDDINGS_MAX,
+        description="Textual inversions that the texts have to name. They are found there without "
+        "this; what is listed and is not there, or in neither text, is refused.",
+    )
     clip_skip: int = Field(
         default=1,
         ge=1,
@@ -160,7 +167,7 @@ _LATER_FIELDS: dict[str, tuple[Any, ...]] = {
     "loras": ([], ()),
     "clip_skip": (1,),
     "prompt_syntax": ("plain",),
-    "embeddings": ((),),
+    "embeddings": ([], ()),
 }
 
 

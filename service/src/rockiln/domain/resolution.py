@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rockiln.domain.embeddings import names_in
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.model import Feature, ModelProfile
 from rockiln.domain.request import (
+    EMBEDDINGS_MAX,
     LORA_WEIGHT_MAX,
     LORAS_MAX,
     GenerationParameters,
@@ -23,6 +25,7 @@ from rockiln.domain.request import (
 from rockiln.domain.sampling import STEPS_LIMITS
 
 DEFAULT_STRENGTH = 0.8
+_SHOWN_NAMES = 20
 _LORA_TAG = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?>")
 _FieldError = dict[str, Any]
 
@@ -44,12 +47,14 @@ def resolve(
     picture_format: PictureFormat,
     image: InputPicture | None = None,
     mask: InputPicture | None = None,
+    embeddings: Collection[str] = (),
 ) -> GenerationParameters:
     """Makes every choice the request left open; refuses what this model cannot draw.
 
     Args:
         seed: where the request names none.
         image, mask: what became of the request's.
+        embeddings: names of the textual inversions that are there.
 
     Raises:
         InvalidRequestError: every field that is not the model's, with its limit.
@@ -76,6 +81,7 @@ def resolve(
     prompt, tagged = _take_lora_tags(request.prompt, errors)
     loras = (*(LoraUse(each.name, each.weight) for each in request.loras), *tagged)
     errors += _feature_errors(request, profile, loras)
+    named = _named_embeddings(request, profile, embeddings, errors)
     errors += _input_errors(request, image, mask)
     errors += _steps_errors(request, scheduler, steps)
     if strength is not None:
@@ -104,6 +110,7 @@ def resolve(
         loras=loras,
         clip_skip=request.clip_skip,
         prompt_syntax=request.prompt_syntax,
+        embeddings=named,
     )
 
 
@@ -142,6 +149,7 @@ def _feature_errors(
         "loras": ("loras", bool(loras)),
         "clip_skip": ("clip_skip", request.clip_skip > 1),
         "weighted_prompt": ("prompt_syntax", request.prompt_syntax == "weighted"),
+        "embeddings": ("embeddings", bool(request.embeddings)),
     }
     for feature, (field, wanted) in asked.items():
         if wanted and feature not in profile.features:
@@ -247,6 +255,37 @@ def _hires(
     found = HiresPass(width, height, _first(asked.num_inference_steps, steps), asked.strength)
     errors += _side_errors(profile, "hires.", width=width, height=height)
     errors += _strength_errors("hires.strength", found.num_inference_steps, found.strength)
+    return found
+
+
+def _named_embeddings(
+    request: GenerationRequest,
+    profile: ModelProfile,
+    known: Collection[str],
+    errors: list[_FieldError],
+) -> tuple[str, ...]:
+    """The textual inversions that the texts name. Where a family has none, names are but words."""
+    if "embeddings" not in profile.features:
+        return ()
+    found, unknown = names_in((request.prompt, request.negative_prompt), known)
+    hint = "use one of " + ", ".join(sorted(known)[:_SHOWN_NAMES]) if known else "leave it out"
+    for field, names in (("prompt", unknown), ("embeddings", request.embeddings)):
+        for name in names:
+            if name in found:
+                continue
+            message = f"there is no textual inversion {name[:100]!r} on this host"
+            if name in known:
+                message, hint = f"neither text has {name!r} in it", "name it in a text"
+            errors.append({"field": field, "message": message, "hint": hint})
+    if len(found) > EMBEDDINGS_MAX:
+        errors.append(
+            {
+                "field": "prompt",
+                "message": f"{len(found)} textual inversions",
+                "limit": {"max": EMBEDDINGS_MAX},
+                "hint": f"use at most {EMBEDDINGS_MAX}",
+            }
+        )
     return found
 
 

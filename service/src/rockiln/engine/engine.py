@@ -19,6 +19,7 @@ from typing import Literal
 
 from rockiln.domain.errors import InvalidRequestError, RockilnError
 from rockiln.domain.fault import Stage
+from rockiln.engine.embeddings import ReadTexts, embeddings_on
 from rockiln.engine.families.interface import Conditioning, PromptText
 from rockiln.engine.faults import fault_of, needs_fresh_process
 from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, text_warnings
@@ -117,7 +118,6 @@ class Engine:
         self._jobs[job.id] = job
         job.shelved.policies.align(run.plan)
         job.loras = loras_of(run)
-        job.warnings += text_warnings(job)
         pictures = [Picture(job, task.index, Stopwatch(self._device)) for task in run.pictures]
         for picture, task in zip(pictures, run.pictures, strict=True):
             if task.latents is not None:
@@ -126,8 +126,13 @@ class Engine:
         if unmade:
             self._stage = "encode_prompt"
             job.shelved.loras.align(job.loras)
-            with job.watch.measure("encode_prompt"):
-                job.prompts = [self._encode_prompts(job, work) for work in job.passes]
+        embeddings = {name: run.embedding_files[name] for name in run.parameters.embeddings}
+        with embeddings_on(job.shelved.model.components, embeddings) as texts:
+            job.warnings += text_warnings(job, texts)
+            if unmade:
+                with job.watch.measure("encode_prompt"):
+                    job.prompts = [self._encode_prompts(job, work, texts) for work in job.passes]
+        if unmade:
             if job.start is not None:
                 job.start = self._encode_start(job, job.start)
             for picture in unmade:
@@ -162,7 +167,7 @@ class Engine:
             distribution = model.family.encode(model.components, start.as_tensor())
         return replace(start, distribution=distribution)
 
-    def _encode_prompts(self, job: Job, work: Pass) -> Prompts:
+    def _encode_prompts(self, job: Job, work: Pass, texts: ReadTexts) -> Prompts:
         model, parameters = job.shelved.model, job.run.parameters
         self._enter(job, "encode_prompt")
 
@@ -177,13 +182,14 @@ class Engine:
                 paired_with=other,
                 clip_skip=1 if negative else parameters.clip_skip,  # as the reference has it
             )
-            return model.family.encode_prompt(model.components, prompt)
+            return model.family.encode_prompt(texts.components, prompt)
 
         paired = parameters.guided and model.family.unconditional_forward
-        texts = (parameters.prompt, parameters.negative_prompt if paired else "")
+        prompt = texts.spelt(parameters.prompt)
+        other = texts.spelt(parameters.negative_prompt) if paired else ""
         return Prompts(
-            positive=encode(*texts, negative=False),
-            negative=encode(*reversed(texts), negative=True) if paired else None,
+            positive=encode(prompt, other, negative=False),
+            negative=encode(other, prompt, negative=True) if paired else None,
         )
 
     def _stored_latents(self, job: Job, name: str) -> FinalLatents | None:
@@ -314,7 +320,8 @@ class Engine:
             revision=latents.revision,
             batch_rows=latents.batch_rows,
             surroundings=self._surroundings,
-            loras=digests_of(run),
+            loras=digests_of((use.name for use in run.parameters.loras), run.lora_files),
+            embeddings=digests_of(run.parameters.embeddings, run.embedding_files),
         )
         with picture.watch.measure("postprocess"):
             encoded = encode_picture(pixels, run.parameters.format, record)

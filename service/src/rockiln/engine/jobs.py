@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rockiln.engine.embeddings import ReadTexts
 from rockiln.engine.families.interface import Conditioning
 from rockiln.engine.latents_file import FinalLatents
 from rockiln.engine.loras import AppliedLora
@@ -113,7 +114,7 @@ class Prompts:
     negative: Conditioning | None
 
 
-def text_warnings(job: Job) -> list[str]:
+def text_warnings(job: Job, read: ReadTexts) -> list[str]:
     """A sentence for each text that the model does not read, or not to its end."""
     model = job.shelved.model
     parameters = job.run.parameters
@@ -127,10 +128,11 @@ def text_warnings(job: Job) -> list[str]:
     if parameters.prompt_syntax == "weighted":
         return warnings  # texts of any length are read
     for what, text in texts.items():
-        dropped = model.family.dropped_text(model.components, text)
+        dropped = model.family.dropped_text(read.components, read.spelt(text))
         if dropped is not None:
-            shown = dropped.text[:_SHOWN_TEXT_CHARS]
-            more = "…" if len(dropped.text) > _SHOWN_TEXT_CHARS else ""
+            rest = read.named(dropped.text)
+            shown = rest[:_SHOWN_TEXT_CHARS]
+            more = "…" if len(rest) > _SHOWN_TEXT_CHARS else ""
             warnings.append(
                 f"The {what} is {dropped.tokens} tokens longer than the {dropped.window_tokens} "
                 f"this model reads; not read: “{shown}{more}”"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,13 +91,13 @@ def layers_of(components: Components) -> Layers:
     }
 
 
-def digests_of(run: Run) -> dict[str, str]:
-    """Name → SHA-256 of each file, for the record of a picture."""
+def digests_of(names: Iterable[str], files: Mapping[str, str]) -> dict[str, str]:
+    """Name → SHA-256 of its file (name → path), for the record of a picture."""
     found = {}
-    for use in run.parameters.loras:
-        path = run.lora_files[use.name]
+    for name in names:
+        path = files[name]
         status = Path(path).stat()
-        found[use.name] = _digest(path, status.st_size, status.st_mtime_ns)
+        found[name] = _digest(path, status.st_size, status.st_mtime_ns)
     return found
 
 

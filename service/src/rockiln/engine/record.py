@@ -44,13 +44,14 @@ def make_record(
     batch_rows: int,
     surroundings: Surroundings,
     loras: dict[str, str] | None = None,
+    embeddings: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record of picture ``index``, written as the request that makes this picture alone.
 
     Args:
         batch_rows: rows in the widest forward it took part in. 1: a repeat gives the same bytes;
             more: within 1/255 a pixel.
-        loras: name → SHA-256 of the files that were used.
+        loras, embeddings: name → SHA-256 of the files that were used.
     """
     alone = replace(parameters, seed=parameters.picture_seed(index), num_images=1)
     return {
@@ -66,6 +67,7 @@ def make_record(
         "threads": surroundings.threads,
         "versions": surroundings.versions,
         **({"loras": loras} if loras else {}),
+        **({"embeddings": embeddings} if embeddings else {}),
     }
 
 

@@ -33,7 +33,7 @@ class FamilyLayout:
     plain: dict[str, Plain]
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
     features: tuple[Feature, ...] = (
-        "image", "mask", "hires", "loras", "clip_skip", "weighted_prompt",
+        "image", "mask", "hires", "loras", "clip_skip", "weighted_prompt", "embeddings",
     )  # fmt: skip
     optional: frozenset[str] = frozenset()
     side_grid_px: int = 8

@@ -38,7 +38,7 @@ class Attempt:
     """One attempt. All times are monotonic seconds.
 
     Attributes:
-        lora_files: name → path of each LoRA that the job names.
+        lora_files, embedding_files: name → path of each that the job names.
         running: it was sent to the engine; before, it waits for an engine that suits it.
         taken: the engine has read it.
         ready: what the engine said of itself when the attempt was planned.
@@ -51,6 +51,7 @@ class Attempt:
     job: Job
     model: ModelProfile
     lora_files: dict[str, str]
+    embedding_files: dict[str, str]
     choice: Choice
     ready: Ready
     ends: float

@@ -11,6 +11,7 @@ import structlog
 from rockiln.domain.errors import BrokenModelError, LeaseLostError
 from rockiln.domain.fault import Fault, FaultCode, Stage
 from rockiln.domain.job import JobState
+from rockiln.registry.embeddings import find_embeddings
 from rockiln.registry.loras import find_loras
 from rockiln.settings import Settings
 from rockiln.store.records import Job, Picture
@@ -77,7 +78,8 @@ class Desk:
         try:
             if model is None:
                 raise BrokenModelError(f"model {job.parameters.model} is gone")
-            files = find_loras(settings.model_dirs, job.parameters.loras)
+            loras = find_loras(settings.model_dirs, job.parameters.loras)
+            embeddings = find_embeddings(settings.model_dirs, job.parameters.embeddings)
         except BrokenModelError as error:
             self._close(self._endings.record(lease, Fault(FaultCode.BROKEN_MODEL, error.detail)))
             return
@@ -87,7 +89,8 @@ class Desk:
             lease=lease,
             job=job,
             model=model,
-            lora_files=files,
+            lora_files=loras,
+            embedding_files=embeddings,
             choice=choose(job, model, ready, self._store),
             ready=ready,
             ends=now + self._attempt_seconds(job),
@@ -131,6 +134,7 @@ class Desk:
                     if picture.state is not JobState.PUBLISHED
                 ],
                 lora_files=attempt.lora_files,
+                embedding_files=attempt.embedding_files,
                 purpose=job.purpose,
             )
         )

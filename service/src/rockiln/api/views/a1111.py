@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from rockiln.api.a1111_addons import embeddings, loras
 from rockiln.api.a1111_images import (
     A1111Images,
     A1111Progress,
@@ -251,7 +252,7 @@ _LISTS: dict[str, Callable[[], Any]] = {
     "samplers": _samplers,
     "schedulers": _schedules,
     "sd-vae": list,
-    "loras": list,
+    "loras": loras,
     "upscalers": list,
     "latent-upscale-modes": list,
     "hypernetworks": list,
@@ -263,13 +264,14 @@ _LISTS: dict[str, Callable[[], Any]] = {
 _OBJECTS: dict[str, Callable[[], Any]] = {
     "memory": _memory,
     "cmd-flags": lambda: {"api": True},
-    "embeddings": lambda: {"loaded": {}, "skipped": {}},
+    "embeddings": embeddings,
     "scripts": lambda: {"txt2img": [], "img2img": []},
 }
 _DONE = (
     "refresh-checkpoints",
     "refresh-vae",
     "refresh-loras",
+    "refresh-embeddings",
     "unload-checkpoint",
     "reload-checkpoint",
 )
