@@ -18,6 +18,7 @@ PATHS = (
     "/v1/images/variations", "/v1/models", "/v1/models/%00", "/sdapi/v1/txt2img",
     "/sdapi/v1/img2img", "/sdapi/v1/options", "/sdapi/v1/png-info", "/sdapi/v1/progress",
     "/api/image", "/api/models", "/models", "/../etc/passwd", "/%2e%2e/%ff", "//", "/ui/",
+    "/jobs/0/move", "/ui/generate", "/ui/sign-in", "/ui/restore", "/ui/gallery?before=\xff",
 )  # fmt: skip
 PARTS = (
     b"{", b"}", b"[", b"]", b'"', b":", b",", b"\\", b"null", b"true", b"1e999", b"-0", b"\x00",
@@ -25,6 +26,7 @@ PARTS = (
     b'"init_images"', b'"override_settings"', b'"sd_model_checkpoint"', b'"\\ud800"',
     b"99999999999", b'"../../etc/passwd"', b'"512x512"',
     b"--x\r\nContent-Disposition: form-data; name=prompt\r\n\r\n",
+    b"--x\r\nContent-Disposition: form-data; name=form_token\r\n\r\n", b'"hires"', b'"loras"',
 )  # fmt: skip
 TYPES = (
     "application/json", "multipart/form-data; boundary=x", "multipart/form-data", "text/plain", "",
@@ -53,7 +55,7 @@ def made_up(chance: random.Random) -> bytes:
         "Connection: close\r\n"
     ).encode("latin-1")
     if chance.random() < 0.2:
-        extra = chance.choice((b"Last-Event-ID", b"Prefer", b"Accept", b"Range", b"Authorization"))
+        extra = chance.choice((b"Last-Event-ID", b"Prefer", b"Accept", b"Range", b"Authorization", b"Cookie"))
         head += extra + b": " + chance.randbytes(8).replace(b"\n", b" ") + b"\r\n"
     return head + b"\r\n" + body
 

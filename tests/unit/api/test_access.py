@@ -173,10 +173,14 @@ def assert_hidden(
             ("GET", "/events", {}),
             ("GET", "/events", {"Accept": "text/event-stream", "Prefer": "cancel-on-disconnect"}),
             ("GET", "/artefacts/0", {}),
+            ("POST", "/move", {}),
         ]
     )
-    ours = client.open(f"/jobs/{job_id}{path}", method=method, headers=key | more)
-    nobodys = client.open(f"/jobs/{'0' * 32}{path}", method=method, headers=key | more)
+    sent: Any = {"method": method, "headers": key | more}
+    if method == "POST":
+        sent["json"] = {"to": "first"}
+    ours = client.open(f"/jobs/{job_id}{path}", **sent)
+    nobodys = client.open(f"/jobs/{'0' * 32}{path}", **sent)
     assert ours.status_code == nobodys.status_code == 404
     # Not even its existence is told.
     assert ours.text.replace(job_id, "") == nobodys.text.replace("0" * 32, "")
