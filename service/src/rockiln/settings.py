@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -52,6 +52,15 @@ def split_address(address: str) -> tuple[str, int]:
     if not separator or not port.isdigit() or not 0 < int(port) <= PORT_MAX:
         raise ValueError(f"{address!r} is not HOST:PORT with a port from 1 to {PORT_MAX}")
     return host.strip("[]"), int(port)
+
+
+def on_loopback(address: str) -> bool:
+    """Whether this host alone reaches ``host:port``; a name may be anywhere."""
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -98,6 +107,10 @@ class Settings(BaseSettings):
     published_address: str = Field(
         default="127.0.0.1:8000",
         description="Where users reach the service; off loopback every call needs a key.",
+    )
+    tls_address: str = Field(
+        default="",
+        description="Where a proxy serves it with https too; off loopback every call needs a key.",
     )
     api_bind: str = Field(default="127.0.0.1:8000", description="Where gunicorn listens.")
     api_threads: int = Field(default=48, ge=8, description="Request threads of the api.")
@@ -244,10 +257,11 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("published_address", "api_bind")
+    @field_validator("published_address", "tls_address", "api_bind")
     @classmethod
-    def _address(cls, value: str) -> str:
-        split_address(value)
+    def _address(cls, value: str, info: ValidationInfo) -> str:
+        if value or info.field_name != "tls_address":
+            split_address(value)
         return value
 
     @field_validator("engine_environment")
@@ -267,12 +281,14 @@ class Settings(BaseSettings):
 
     @property
     def key_required(self) -> bool:
-        """Whether users reach the service from outside this host; a name may be anywhere."""
-        host, _ = split_address(self.published_address)
-        try:
-            return not ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host != "localhost"
+        """Whether users reach the service from outside this host."""
+        return bool(self.open_address)
+
+    @property
+    def open_address(self) -> str:
+        """Where users reach it from outside this host; empty if nowhere."""
+        addresses = (self.published_address, self.tls_address)
+        return next((each for each in addresses if each and not on_loopback(each)), "")
 
     @property
     def clocks(self) -> dict[str, float]:

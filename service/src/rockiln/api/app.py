@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import rockiln.web
 from rockiln.api.access import init_access
@@ -53,6 +54,8 @@ def create_app(
         static_folder=str(_WEB_DIR / "static"),
         static_url_path="/ui/static",
     )
+    # The proxy says how it was spoken to: addresses that are told begin with https where they must.
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=0, x_host=0)  # type: ignore[method-assign]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True

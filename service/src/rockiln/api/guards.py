@@ -29,9 +29,10 @@ HEADERS = {
 
 def accepted_host_names(settings: Settings) -> frozenset[str]:
     """Names a browser may have been sent to; any other may be a name rebound to this address."""
-    published, _ = split_address(settings.published_address)
+    addresses = (settings.published_address, settings.tls_address)
+    published = {split_address(each)[0].lower() for each in addresses if each}
     extra = (name.strip().lower() for name in settings.allowed_hosts.split(","))
-    return _LOOPBACK_NAMES | {published.lower()} | {name for name in extra if name}
+    return _LOOPBACK_NAMES | published | {name for name in extra if name}
 
 
 def init_guards(app: Flask, settings: Settings) -> None:

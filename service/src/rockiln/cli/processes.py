@@ -81,7 +81,7 @@ def _refuse_open_door(settings: Settings) -> None:
             return
     log.error(
         "keys.missing",
-        reason=f"{settings.published_address} is not loopback, and there is no key",
+        reason=f"{settings.open_address} is not loopback, and there is no key",
         next="rockiln keys create NAME, or publish on 127.0.0.1",
     )
     raise typer.Exit(FAILED)

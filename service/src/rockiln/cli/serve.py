@@ -103,7 +103,7 @@ def _refuse_without_key(settings: Settings) -> None:
         if store.keys.count():
             return
     raise _refusal(
-        f"--listen: {settings.published_address} is not loopback, and there is no key",
+        f"--listen: {settings.open_address} is not loopback, and there is no key",
         f"make one with ROCKILN_DATA_DIR={settings.data_dir} rockiln keys create NAME, or listen "
         "on 127.0.0.1",
     )
