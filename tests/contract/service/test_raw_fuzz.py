@@ -18,7 +18,8 @@ PATHS = (
     "/v1/images/variations", "/v1/models", "/v1/models/%00", "/sdapi/v1/txt2img",
     "/sdapi/v1/img2img", "/sdapi/v1/options", "/sdapi/v1/png-info", "/sdapi/v1/progress",
     "/api/image", "/api/models", "/models", "/../etc/passwd", "/%2e%2e/%ff", "//", "/ui/",
-    "/jobs/0/move", "/ui/generate", "/ui/sign-in", "/ui/restore", "/ui/gallery?before=\xff",
+    "/jobs/0/move", "/jobs/0/retry", "/ui/generate", "/ui/sign-in", "/ui/restore",
+    "/ui/gallery?before=\xff",
 )  # fmt: skip
 PARTS = (
     b"{", b"}", b"[", b"]", b'"', b":", b",", b"\\", b"null", b"true", b"1e999", b"-0", b"\x00",
@@ -55,7 +56,9 @@ def made_up(chance: random.Random) -> bytes:
         "Connection: close\r\n"
     ).encode("latin-1")
     if chance.random() < 0.2:
-        extra = chance.choice((b"Last-Event-ID", b"Prefer", b"Accept", b"Range", b"Authorization", b"Cookie"))
+        extra = chance.choice(
+            (b"Last-Event-ID", b"Prefer", b"Accept", b"Range", b"Authorization", b"Cookie")
+        )
         head += extra + b": " + chance.randbytes(8).replace(b"\n", b" ") + b"\r\n"
     return head + b"\r\n" + body
 

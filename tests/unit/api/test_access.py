@@ -174,6 +174,7 @@ def assert_hidden(
             ("GET", "/events", {"Accept": "text/event-stream", "Prefer": "cancel-on-disconnect"}),
             ("GET", "/artefacts/0", {}),
             ("POST", "/move", {}),
+            ("POST", "/retry", {}),
         ]
     )
     sent: Any = {"method": method, "headers": key | more}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -13,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from rockiln.cli import exit_codes
 from rockiln.domain.fault import Fault, FaultCode
@@ -74,8 +77,6 @@ def test_a_waiting_job_is_shown_cancelled_and_sent_again(served: ServedFront) ->
     shown = rockiln(served, "jobs", "show", job_id[:10])
     assert f"job       {job_id}" in shown.stdout
     assert "place 1" in shown.stdout
-    early = rockiln(served, "jobs", "retry", job_id)
-    assert (early.returncode, "has not ended" in early.stderr) == (exit_codes.REFUSED, True)
     cancelled = rockiln(served, "jobs", "cancel", job_id[:10])
     assert cancelled.stdout == f"{job_id} cancelled\n"
     again = rockiln(served, "jobs", "retry", job_id)
@@ -106,23 +107,21 @@ def test_a_job_that_is_not_there_is_refused(served: ServedFront, job_id: str) ->
     assert "Traceback" not in ended.stderr
 
 
-def test_a_job_that_started_from_a_picture_is_not_sent_again_without_it(
-    served: ServedFront, tmp_path: Path
-) -> None:
-    job_id = submitted(served, "a gate")
-    with served.store.database.write() as session:
-        from sqlalchemy import text  # noqa: PLC0415 (here alone)
-
-        session.execute(
-            text(
-                "UPDATE job SET parameters = json_set(parameters, '$.image', 'feed'), "
-                "state = 'cancelled' WHERE id = :id"
-            ),
-            {"id": job_id},
-        )
-    ended = rockiln(served, "jobs", "retry", job_id)
-    assert ended.returncode == exit_codes.REFUSED
-    assert f"/ui/jobs/{job_id}" in ended.stderr
+def test_a_job_is_sent_again_with_the_picture_that_it_started_from(served: ServedFront) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "PNG")
+    picture = base64.b64encode(file.getvalue()).decode("ascii")
+    job_id = submitted(served, "a gate", image=picture, strength=0.5)
+    again = rockiln(served, "jobs", "retry", job_id)
+    assert again.returncode == 0, again.stderr
+    made = served.store.jobs.get(again.stdout.strip())
+    assert made.parameters == served.store.jobs.get(job_id).parameters
+    assert made.parameters.image is not None
+    served.store.artefacts.input_path(made.parameters.image).unlink()
+    gone = rockiln(served, "jobs", "retry", job_id)
+    assert (gone.returncode, "was removed" in gone.stderr) == (exit_codes.REFUSED, True)
+    for each in (job_id, made.id):
+        served.store.jobs.cancel(each)
 
 
 def watching(front: ServedFront, *words: str) -> subprocess.Popen[bytes]:

@@ -53,9 +53,13 @@ def run_generate(
 
 def submit(client: Client, body: dict[str, Any]) -> Document:
     """The accepted job."""
-    # The key makes it safe to send again when the answer gets lost.
-    headers = {"Prefer": "respond-async", "Idempotency-Key": uuid.uuid4().hex}
+    headers = {"Prefer": "respond-async", **once()}
     return accepted(client.call("POST", "/generate", body=body, headers=headers))
+
+
+def once() -> dict[str, str]:
+    """The header that makes it safe to send a request again when its answer gets lost."""
+    return {"Idempotency-Key": uuid.uuid4().hex}
 
 
 def _formatted(body: dict[str, Any], output: str) -> dict[str, Any]:

@@ -7,22 +7,18 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from rockiln.cli import exit_codes
 from rockiln.cli.calls import CommandEndError, Document, accepted, plain, run_calls
 from rockiln.cli.client import Client
-from rockiln.cli.generate import hand_over, submit
+from rockiln.cli.generate import hand_over, once
 from rockiln.cli.watch import FINAL_STATES, follow, raise_for_failure, state_of
 
 _ID_CHARS = 32
 _SHOWN_CHARS = 12
 _PAGE_MAX = 100
 _STYLES = {"done": "green", "failed": "red", "cancelled": "yellow"}
-# Of a job's parameters: what a request cannot give (pictures), or what is found in its texts anew.
-_INPUTS = ("image", "mask")
-_DERIVED = ("embeddings",)
 
 
 def run_list(url: str, *, state: str | None, limit: int, json_output: bool) -> int:
@@ -106,21 +102,8 @@ def run_retry(url: str, job_id: str, *, json_output: bool) -> int:
     """Sends the same again, as a job of its own; returns the exit code."""
 
     def work(client: Client) -> None:
-        job = find_job(client, job_id)
-        if job["state"] not in FINAL_STATES:
-            raise CommandEndError(
-                exit_codes.REFUSED,
-                f"job {job['id']} has not ended\nnext: rockiln jobs watch {job['id']}",
-            )
-        body = _said({n: v for n, v in job["parameters"].items() if n not in _DERIVED})
-        given = [name for name in _INPUTS if name in body]
-        if given:
-            raise CommandEndError(
-                exit_codes.REFUSED,
-                f"the job started from a picture ({', '.join(given)}), which is not in its "
-                f"parameters\nnext: Try again on {client.url}/ui/jobs/{job['id']}",
-            )
-        again = submit(client, body)
+        path = f"{find_job(client, job_id)['href']}/retry"
+        again = accepted(client.call("POST", path, headers=once()))
         print(json.dumps(again) if json_output else again["id"])
 
     return run_calls(url, work)
@@ -137,15 +120,6 @@ def find_job(client: Client, job_id: str) -> Document:
             )
         job_id = found[0] if found else job_id
     return accepted(client.call("GET", f"/jobs/{quote(job_id, safe='')}"))
-
-
-def _said(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Without what was left open, which a request may not spell out."""
-    return {
-        name: _said(value) if isinstance(value, dict) else value
-        for name, value in parameters.items()
-        if value is not None
-    }
 
 
 def _facts(job: Document, url: str) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from rockiln.api.access import may_see, owner_to_see
+from rockiln.api.calls import IDEMPOTENCY_KEY
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
@@ -19,6 +20,7 @@ from rockiln.api.documents import (
     PublicState,
     event_document,
     job_document,
+    job_href,
     public_state,
 )
 from rockiln.api.guards import own_origin
@@ -26,6 +28,7 @@ from rockiln.api.job_feed import JobFeed
 from rockiln.api.json_answers import answer
 from rockiln.api.negotiation import read_preferences
 from rockiln.api.problems import ProblemError
+from rockiln.api.repeats import repeat_job
 from rockiln.api.services import services
 from rockiln.api.streams import STREAM_TYPE, StreamResponse
 from rockiln.api.validation import validate
@@ -235,6 +238,43 @@ def delete_job(job_id: str) -> Response:
         return Response(status=204)
     job = services().store.cancel(job.id)
     return answer(job_document(job), 200 if job.ended else 202)
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+@describe(
+    Operation(
+        summary="Send the same again, as a job of its own",
+        description="With the parameters, the seed and the pictures of that job, whatever its "
+        "state. There is no body.",
+        headers={"Idempotency-Key": IDEMPOTENCY_KEY},
+        answers={
+            202: Answered(
+                "Accepted; GET the job at Location.",
+                {"application/json": JobDocument},
+                {"Location": "Address of the new job."},
+            )
+        },
+        problems=(
+            "invalid-request",
+            "unknown-job",
+            "unknown-artefact",
+            "unknown-model",
+            "idempotency-conflict",
+            "queue-full",
+            "too-large-for-device",
+            "quarantined-request",
+            "broken-model",
+            "storage-low",
+            "store-unavailable",
+        ),
+    )
+)
+def retry_job(job_id: str) -> Response:
+    job = find_job(job_id)
+    made = repeat_job(job, idempotency_key=request.headers.get("Idempotency-Key"))
+    response = answer(described(made), 202)
+    response.headers["Location"] = job_href(made.id)
+    return response
 
 
 @blueprint.get("/jobs/<job_id>/artefacts/<index>")

@@ -12,6 +12,7 @@ from rockiln.api.admission import accept_job, read_request
 from rockiln.api.body import body_turn
 from rockiln.api.documents import job_document
 from rockiln.api.picture_settings import PictureSettings
+from rockiln.api.repeats import input_pictures
 from rockiln.api.services import services
 from rockiln.api.views.jobs import find_job
 from rockiln.api.views.web.form import (
@@ -21,7 +22,7 @@ from rockiln.api.views.web.form import (
     presets,
     typed_of,
 )
-from rockiln.api.views.web.jobs import input_pictures, live_context
+from rockiln.api.views.web.jobs import live_context
 from rockiln.api.views.web.pages import (
     Trouble,
     as_trouble,

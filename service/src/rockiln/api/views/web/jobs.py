@@ -9,8 +9,8 @@ from typing import Any
 from flask import make_response, render_template, request
 from werkzeug.wrappers import Response
 
-from rockiln.api.admission import accept_job, read_request
 from rockiln.api.problems import kind_of_failure
+from rockiln.api.repeats import repeat_job
 from rockiln.api.services import services
 from rockiln.api.views.jobs import described, find_job
 from rockiln.api.views.web.pages import (
@@ -21,13 +21,12 @@ from rockiln.api.views.web.pages import (
     read_form,
     state_of_service,
 )
-from rockiln.domain.errors import JobNotCancellableError, UnknownArtefactError
+from rockiln.domain.errors import JobNotCancellableError
 from rockiln.domain.request import SEED_MAX
 from rockiln.store.records import Job
 
 # How often a page looks again, in seconds: less often the longer the job takes.
 _LOOK_SECONDS, _LOOK_SECONDS_MAX, _LOOKS_PER_AGE = 1, 15, 120
-_INPUT_FIELDS = ("image", "mask")
 
 
 @blueprint.get("/ui/jobs/<job_id>")
@@ -69,32 +68,9 @@ def delete_from_page(job_id: str) -> Response:
 def repeat(job_id: str) -> Response:
     """The same again, or, with ``vary``, the same with another seed."""
     read_form()
-    job = find_job(job_id)
-    content = {**job.parameters.as_dict(), **input_pictures(job)}
-    if "vary" in request.args:
-        content["seed"] = secrets.randbelow(SEED_MAX + 1)
-    wanted = read_request(services(), content)
-    made = accept_job(
-        services(), wanted, picture_format=job.parameters.format, idempotency_key=None
-    )
+    seed = secrets.randbelow(SEED_MAX + 1) if "vary" in request.args else None
+    made = repeat_job(find_job(job_id), seed=seed)
     return go_to("web.job_page", job_id=made.id)
-
-
-def input_pictures(job: Job) -> dict[str, bytes]:
-    """The pictures that a job starts from, by their field. Raises UnknownArtefactError."""
-    artefacts, found = services().store.artefacts, {}
-    for name in _INPUT_FIELDS:
-        digest = getattr(job.parameters, name)
-        if digest is not None:
-            try:
-                found[name] = artefacts.input_path(digest).read_bytes()
-            except FileNotFoundError as error:
-                raise UnknownArtefactError(
-                    f"the {name} that the job started from was removed from this host",
-                    job_id=job.id,
-                    hint="Choose the picture again on the form.",
-                ) from error
-    return found
 
 
 def live_context(job: Job) -> dict[str, Any]:
