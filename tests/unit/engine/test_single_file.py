@@ -12,15 +12,19 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.request import GenerationParameters
 from rockiln.engine.families import FAMILIES
-from rockiln.engine.families.conversion import shipped_clip_tokenizer
+from rockiln.engine.families.conversion import converted_weights, shipped_clip_tokenizer
 from rockiln.registry import load_catalogue
-from rockiln.registry.checkpoint import SHIPPED
+from rockiln.registry.checkpoint import SHIPPED, checkpoint_weights, configs_shapes
+from rockiln.registry.checkpoint_names import original_shapes
+from rockiln.registry.layouts import LAYOUTS
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
+from support.random_models import CLASSES, TEXT_CLASSES
 from support.reference import Reference
 from support.single_file import write_checkpoint
 from support.tiny_sd1 import make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
+from unit.registry.test_single_files import shipped_names, write_header
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +119,19 @@ def test_shipped_tokenizer_is_clips() -> None:
     assert (len(tokenizer), tokenizer.model_max_length) == (49408, 77)
     second = shipped_clip_tokenizer(sdxl / "tokenizer_2")
     assert (tokenizer.pad_token_id, second.pad_token_id) == (49407, 0)
+
+
+@pytest.mark.parametrize("configs", SHIPPED, ids=lambda folder: folder.name)
+def test_every_tensor_of_a_usual_file_finds_its_place(configs: Path, tmp_path: Path) -> None:
+    """diffusers' conversion of the published names, at real size without a byte of weights."""
+    family = configs.name
+    path = tmp_path / "usual.safetensors"
+    write_header(path, shipped_names(family))
+    weights = checkpoint_weights(path, configs, family)
+    shapes = configs_shapes(configs, family)
+    for component, (_, kind, _) in LAYOUTS[family].weighted.items():
+        part = weights[component]
+        named = original_shapes(family, component, shapes[component])
+        original = {name: torch.empty(named[name], device="meta") for name in part.names}
+        found = converted_weights((CLASSES | TEXT_CLASSES)[kind], part, original)
+        assert {name: tuple(each.shape) for name, each in found.items()} == shapes[component]

@@ -37,42 +37,43 @@ def read_converted(
     """An instance of ``kind``, and which weights it lacks."""
     with safetensors.safe_open(weights.path, framework="pt") as file:
         original = {name: file.get_tensor(name) for name in weights.names}
+    converted = {
+        # What needs no conversion stays mapped from the file, as with folders.
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in converted_weights(kind, weights, original).items()
+    }
     if issubclass(kind, PreTrainedModel):
-        return _text_encoder(kind, weights, original, dtype)
+        config = kind.config_class.from_pretrained(weights.folder, local_files_only=True)
+        module, report = kind.from_pretrained(
+            None, config=config, state_dict=converted, dtype=dtype, output_loading_info=True
+        )
+        return module, report
     config = kind.load_config(weights.folder, local_files_only=True)
     with torch.device("meta"):
         module = kind.from_config(config)
-    converted = _CONVERSIONS[kind](original, config)
-    report = module.load_state_dict(_copied(converted, dtype), strict=False, assign=True)
-    return module, {"missing_keys": report.missing_keys, "mismatched_keys": ()}
+    keys = module.load_state_dict(converted, strict=False, assign=True)
+    return module, {"missing_keys": keys.missing_keys, "mismatched_keys": ()}
 
 
-def _text_encoder(
-    kind: Any, weights: CheckpointWeights, original: dict[str, torch.Tensor], dtype: torch.dtype
-) -> tuple[Any, dict[str, Any]]:
-    config = kind.config_class.from_pretrained(weights.folder, local_files_only=True)
+def converted_weights(
+    kind: Any, weights: CheckpointWeights, original: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The tensors of one component under the names that ``kind`` has for them."""
+    converted: dict[str, torch.Tensor]
+    if not issubclass(kind, PreTrainedModel):
+        config = kind.load_config(weights.folder, local_files_only=True)
+        converted = _CONVERSIONS[kind](original, config)
+        return converted
     with torch.device("meta"):
-        empty = kind(config)
+        empty = kind(kind.config_class.from_pretrained(weights.folder, local_files_only=True))
     if issubclass(kind, CLIPTextModelWithProjection):
         converted = convert_open_clip_checkpoint(empty, original, prefix=weights.prefix)
-    else:
-        converted = convert_ldm_clip_checkpoint(original)
-        # transformers had this part inside another one until 5.6.
-        if not hasattr(empty, "text_model"):
-            converted = {key.removeprefix("text_model."): each for key, each in converted.items()}
-    module, report = kind.from_pretrained(
-        None,
-        config=config,
-        state_dict=_copied(converted, dtype),
-        dtype=dtype,
-        output_loading_info=True,
-    )
-    return module, report
-
-
-def _copied(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """In memory of their own: a file may change under tensors that are mapped from it."""
-    return {name: tensor.to(dtype, copy=True).contiguous() for name, tensor in tensors.items()}
+        return converted
+    converted = convert_ldm_clip_checkpoint(original)
+    # transformers had this part inside another one until 5.6.
+    if not hasattr(empty, "text_model"):
+        converted = {key.removeprefix("text_model."): each for key, each in converted.items()}
+    return converted
 
 
 def shipped_clip_tokenizer(folder: Path) -> Any:
