@@ -37,7 +37,7 @@ class GpuHarness(EngineHarness):
         super().__init__(work_dir)
         torch.use_deterministic_algorithms(mode=False)
         self.device = select("rocm" if torch.version.hip else "cuda", "gpu", threads=2)
-        self.shelf = ModelShelf(self.device, work_dir / "cache", kept=1)
+        self.shelf = ModelShelf(self.device, work_dir / "cache")
         self.engine = Engine(
             self.device, self.shelf, self.artefacts, self.surroundings, self.events.append
         )

@@ -99,8 +99,10 @@ class ChildProcess:
         return protocol.decode_event(self._lines.pop(0))
 
     def expect(self, kind: type[Kind]) -> Kind:
-        """The next event, which has to be of this kind."""
+        """The next event, which has to be of this kind; what is in memory is told in between."""
         event = self.next_event()
+        while isinstance(event, protocol.ModelsInMemory) and kind is not protocol.ModelsInMemory:
+            event = self.next_event()
         assert isinstance(event, kind), f"{event}; printed: {self.output()}"
         return event
 

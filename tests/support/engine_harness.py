@@ -20,6 +20,7 @@ from rockiln.engine.engine import Engine
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.record import Surroundings
 from rockiln.engine.torch_settings import apply_torch_settings
+from rockiln.platforms.cpu import CpuDevice
 from rockiln.platforms.interface import Device
 from rockiln.platforms.selection import select
 from rockiln.registry import load_catalogue
@@ -39,8 +40,13 @@ def read_profile(folder: Path) -> ModelProfile:
 class EngineHarness:
     """An engine whose events are kept in ``events``."""
 
-    def __init__(self, work_dir: Path, *, kept_models: int = 2) -> None:
-        self.device: Device = select("cpu", "auto", threads=THREADS)
+    def __init__(
+        self, work_dir: Path, *, total_bytes: int | None = None, **shelf_options: Any
+    ) -> None:
+        found = select("cpu", "auto", threads=THREADS)
+        if total_bytes is not None:
+            found = CpuDevice(replace(found.facts, total_bytes=total_bytes))
+        self.device: Device = found
         apply_torch_settings("cpu", THREADS)
         self.surroundings = Surroundings(
             device="cpu",
@@ -48,7 +54,7 @@ class EngineHarness:
             threads=THREADS,
             versions={"rockiln": "0", "torch": str(torch.__version__)},
         )
-        self.shelf = ModelShelf(self.device, work_dir / "cache", kept=kept_models)
+        self.shelf = ModelShelf(self.device, work_dir / "cache", **shelf_options)
         self.artefacts = ArtefactStore(work_dir / "artefacts")
         self.events: list[protocol.Progress] = []
         self.engine = Engine(

@@ -188,6 +188,14 @@ class Settings(BaseSettings):
         default=Path(sys.executable), description="Interpreter that has torch."
     )
     torch_threads: int = Field(default=0, ge=0, description="0: one per CPU core.")
+    pinned_models: str = Field(
+        default="", description="Ids of models that never leave memory, separated by commas."
+    )
+    model_idle_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="A model that no job used for it leaves memory. Default: only for another.",
+    )
     reserved_vram_bytes: int = Field(
         default=0, ge=0, description="Memory of the GPU that is left to others."
     )
@@ -294,10 +302,16 @@ class Settings(BaseSettings):
     def clocks(self) -> dict[str, float]:
         """Every clock in seconds, by the name of its setting."""
         return {
-            name: getattr(self, name)
+            name: seconds
             for name in sorted(type(self).model_fields)
             if name.endswith("_seconds") and not name.startswith("queue_")
+            if (seconds := getattr(self, name)) is not None
         }
+
+    @property
+    def pinned_ids(self) -> tuple[str, ...]:
+        """The ids in ``pinned_models``."""
+        return tuple(word.strip() for word in self.pinned_models.split(",") if word.strip())
 
     @property
     def store_dir(self) -> Path:

@@ -51,6 +51,20 @@ def test_what_fits_only_a_larger_device_of_the_host_is_taken(front: Front) -> No
     assert front.submit()
 
 
+def test_a_job_that_fits_no_way_beside_a_pinned_model_is_refused(new_front: NewFront) -> None:
+    front = new_front(pinned_models="heavy, gone")
+    front.hand.report()  # 8 GiB
+    catalogue = front.services.catalogue
+    parameters = {"unet": 27 << 26}  # 6.75 GiB in float32
+    catalogue.models["heavy"] = replace(PAPER, id="heavy", component_parameters=parameters)
+    answer = front.client.post(
+        "/generate", json={"prompt": "a boat", "model": PAPER.id}, headers=ASYNC
+    )
+    problem = answer.get_json()
+    assert (answer.status_code, problem["code"]) == (422, "too_large_for_device")
+    assert "beside the pinned heavy;" in problem["detail"]
+
+
 def test_a_job_is_taken_while_no_device_is_known(front: Front) -> None:
     assert front.submit()
 

@@ -25,7 +25,9 @@ from rockiln.engine.picture_file import read_record
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.worker import protocol
 from support.child_process import DEADLINE_SECONDS, SOURCE, ChildProcess
+from support.engine_harness import read_profile
 from support.parameters import parameters
+from support.tiny_sd1 import make_tiny_sd1
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +148,28 @@ def test_job_of_a_model_that_breaks_fails_with_the_reason(
     assert "is gone" in failed.detail
 
 
+def test_an_idle_model_leaves_a_pinned_one_stays_and_the_next_job_loads_again(
+    tmp_path: Path, tiny: ModelProfile
+) -> None:
+    pinned = read_profile(make_tiny_sd1(tmp_path / "models" / "pinned", seed=1))
+    with ChildProcess(tmp_path / "child") as child:
+
+        def in_memory() -> list[str]:
+            return [model.id for model in child.expect(protocol.ModelsInMemory).models]
+
+        child.start(tiny, pinned=[pinned], model_idle_seconds=0.1)
+        assert in_memory() == ["tiny"]
+        assert in_memory() == ["tiny", "pinned"]
+        device = child.expect(protocol.Ready)
+        made = []
+        for number in range(2):
+            assert in_memory() == ["pinned"]
+            child.send(_run(tiny, parameters(), device, f"job{number}"))
+            events = child.events_until(protocol.JobEnded)
+            made += [each for each in events if isinstance(each, protocol.PictureEncoded)]
+        assert made[0].digest == made[1].digest
+
+
 def test_picture_of_a_killed_child_is_finished_by_another_with_the_same_bytes(
     ready: tuple[ChildProcess, protocol.Ready], tiny: ModelProfile, tmp_path: Path
 ) -> None:
@@ -167,7 +191,7 @@ def test_picture_of_a_killed_child_is_finished_by_another_with_the_same_bytes(
     child.send(run.model_copy(update={"pictures": [task]}))
     (resumed,) = _pictures(child)
     assert resumed.digest == whole.digest
-    assert set(resumed.seconds) == {"decode", "postprocess"}
+    assert set(resumed.seconds) == {"load", "decode", "postprocess"}
 
 
 def test_garbage_ends_a_ready_child_at_work(tmp_path: Path, tiny: ModelProfile) -> None:

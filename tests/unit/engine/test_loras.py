@@ -20,6 +20,7 @@ from support.engine_harness import EngineHarness, largest_difference, read_profi
 from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_flow import make_tiny_sd3
+from support.tiny_sd1 import make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
 pytestmark = pytest.mark.slow
@@ -225,3 +226,21 @@ def test_only_plain_files_within_the_models_folder_are_read(tmp_path: Path) -> N
     for name, words in (("link", "leads out"), ("torn", "truncated")):
         with pytest.raises(BrokenModelError, match=words):
             read_lora(found[name], {})
+
+
+def test_another_model_does_not_work_beside_the_originals_of_these_weights(
+    harness: EngineHarness, tiny: ModelProfile, tmp_path: Path, save: Callable[..., dict[str, str]]
+) -> None:
+    """They wait in the host's memory, where nobody plans with them once the job is over."""
+    harness.run(parameters(), tiny)
+    unet = harness.shelf.take(tiny, harness.plan(parameters(), tiny)).model.components.modules[
+        "unet"
+    ]
+    weight = unet.get_submodule(CONVOLUTION).weight
+    plain = weight.detach().clone()
+    changed = parameters(loras=(LoraUse("style", 1.0),))
+    harness.run(changed, tiny, lora_files=save(style=kohya(1)))
+    assert not torch.equal(weight, plain)
+    other = read_profile(make_tiny_sd1(tmp_path / "models" / "other"))
+    harness.shelf.take(other, harness.plan(parameters(), other))
+    assert torch.equal(weight, plain)

@@ -24,7 +24,7 @@ from rockiln.domain.errors import (
     UnknownModelError,
 )
 from rockiln.domain.fingerprint import fingerprint
-from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Admission, admit
 from rockiln.domain.request import (
     SEED_MAX,
@@ -223,9 +223,12 @@ def _check_devices(
         best = _largest(parameters, admissions)
         words = "no size does" if best is None else f"{best['width']}x{best['height']} does"
         width, height = parameters.largest_size
+        pinned = services.catalogue.pinned(services.settings.pinned_ids)
+        names = ", ".join(model.id for model in pinned if model.id != profile.id)
+        beside = f" beside the pinned {names}" if names else ""
         raise TooLargeForDeviceError(
             f"{width}x{height} px with model {profile.id} fits into no "
-            f"device of this host; {words}",
+            f"device of this host{beside}; {words}",
             largest_size=best,
         )
 
@@ -235,7 +238,7 @@ def _admissions(
 ) -> list[Admission]:
     """One for each worker that has said what its device is."""
     return [
-        admit(parameters, profile, DeviceFacts(**worker.device))
+        admit(parameters, profile, services.device_for(profile, worker.device))
         for worker in services.store.workers.all()
         if worker.device is not None
     ]

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 from rockiln.api.services import Services
 from rockiln.domain.model import DeviceFacts, ModelDefaults, ModelProfile
 from rockiln.domain.plan import admit
-from rockiln.domain.request import SIDE_GRID_PX, GenerationRequest
-from rockiln.domain.resolution import resolve
+from rockiln.domain.request import SIDE_GRID_PX
+from rockiln.domain.residency import usual_parameters
 from rockiln.registry.checkpoint import configs_owner
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.store.model_tasks import Acceptance, FetcherSign, ModelLock, ModelTask
@@ -125,6 +125,7 @@ class _View:
 
     def __init__(self, services: Services) -> None:
         tasks = services.store.model_tasks
+        self._services = services
         self._catalogue = services.models.current(at_once=True)
         self._default = self._catalogue.default(services.settings.default_model)
         self._known = known_models()
@@ -155,7 +156,7 @@ class _View:
             state=state,
             reason=reason,
             default=profile is not None and profile is self._default,
-            fits=[] if profile is None else _fits(profile, self._workers),
+            fits=[] if profile is None else _fits(self._services, profile, self._workers),
             task=None if task is None else self._task_document(task),
         )
 
@@ -260,19 +261,17 @@ def _of_profile(profile: ModelProfile) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fits(profile: ModelProfile, workers: list[Worker]) -> list[Fit]:
+def _fits(services: Services, profile: ModelProfile, workers: list[Worker]) -> list[Fit]:
     """As admission judges a request that leaves everything open."""
     return [
-        _fit(profile, worker.name, DeviceFacts(**worker.device))
+        _fit(profile, worker.name, services.device_for(profile, worker.device))
         for worker in workers
         if worker.device is not None
     ]
 
 
 def _fit(profile: ModelProfile, worker: str, device: DeviceFacts) -> Fit:
-    request = GenerationRequest(prompt="a picture", model=profile.id)
-    parameters = resolve(request, profile, seed=0, picture_format="png")
-    found = admit(parameters, profile, device)
+    found = admit(usual_parameters(profile), profile, device)
     return Fit(
         worker=worker,
         fits=found.fits,

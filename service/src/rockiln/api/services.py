@@ -13,6 +13,8 @@ from rockiln.api.estimates import Estimator
 from rockiln.api.model_list import ModelList
 from rockiln.api.streams import Streams
 from rockiln.api.waiting import WaitingRoom
+from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.residency import beside_pinned
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
 from rockiln.store.store import Store
@@ -38,6 +40,12 @@ class Services:
     @property
     def catalogue(self) -> Catalogue:
         return self.models.current()
+
+    def device_for(self, model: ModelProfile, device: dict[str, Any]) -> DeviceFacts:
+        """What a worker's device has for a job of that model, beside the pinned ones."""
+        return beside_pinned(
+            DeviceFacts(**device), self.catalogue.pinned(self.settings.pinned_ids), model
+        )
 
 
 def services() -> Services:

@@ -172,6 +172,16 @@ def fits(found: Estimate, device: DeviceFacts) -> bool:
     return found.device_bytes <= device.usable_bytes and host_ok
 
 
+def weights_at_rest(
+    model: ModelProfile, dtype: Dtype, decoder_dtype: Dtype, *, resident: bool, device: str
+) -> tuple[int, int]:
+    """Bytes of a loaded model that does nothing: of the device, and of the host."""
+    total = _Weights.of(model, dtype, decoder_dtype).total
+    if device == "cpu":
+        return total, total
+    return (round(total * (1 + WEIGHTS_SLACK)), 0) if resident else (0, total)
+
+
 @dataclass(frozen=True)
 class _Weights:
     """Bytes of the parts, as loaded."""

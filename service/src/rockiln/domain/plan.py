@@ -66,7 +66,7 @@ class Plan:
         decode_dtype, decode_device: what the decoder works in and on.
         unload_before_decode: the denoiser and text encoder leave the device for it.
         environment: variables the child has to have been started with.
-        predicted_bytes: of the device, at the peak.
+        predicted_bytes, predicted_host_bytes: of the device and of the host, at the peak.
     """
 
     device: Literal["cpu", "gpu"]
@@ -83,6 +83,7 @@ class Plan:
     unload_before_decode: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     predicted_bytes: int = 0
+    predicted_host_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "rungs": self.rungs.as_dict()}
@@ -92,16 +93,16 @@ class Plan:
         """Raises KeyError, TypeError or ValueError on anything ``as_dict`` did not give."""
         return cls(**said | {"rungs": Rungs.from_dict(said["rungs"])})
 
-    def needs_new_child(self, other: Plan) -> bool:
+    def needs_new_child(self, other: Plan, *, same_model: bool = True) -> bool:
         """Whether a child that runs this plan cannot take ``other`` as well.
 
         Tiles, slices and rows change between two forwards; weights, dtypes and variables do not.
+        Another model has a decoder of its own, which may work in another dtype.
         """
-        return any(
-            getattr(self, name) != getattr(other, name)
-            for name in ("device", "dtype", "placement", "decode_dtype", "decode_device",
-                         "environment")
-        )  # fmt: skip
+        names = ["device", "dtype", "placement", "environment"]
+        if same_model:
+            names += ["decode_dtype", "decode_device"]
+        return any(getattr(self, name) != getattr(other, name) for name in names)
 
 
 def plan(
@@ -135,6 +136,7 @@ def plan(
         or peak(unload=False).by_stage["decode"] > device.usable_bytes
     )
     split = rungs.denoise is DenoiseRung.SPLIT_BATCH
+    found = peak(unload=unload)
     return Plan(
         device=device.kind,
         dtype=work.dtype,
@@ -150,7 +152,8 @@ def plan(
         decode_device="cpu" if rungs.decode is DecodeRung.CPU else "device",
         unload_before_decode=unload,
         environment=rung_environment(rungs),
-        predicted_bytes=peak(unload=unload).device_bytes,
+        predicted_bytes=found.device_bytes,
+        predicted_host_bytes=found.host_bytes,
     )
 
 

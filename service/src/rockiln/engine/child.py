@@ -102,7 +102,12 @@ def _work(engine: Engine, lines: queue.SimpleQueue[bytes], send: Send) -> NoRetu
     try:
         while True:
             while engine.idle or not lines.empty():
-                _obey(lines.get(), engine, send)
+                due_seconds = engine.drop_idle_models() if engine.idle else None
+                try:
+                    line = lines.get(timeout=due_seconds)
+                except queue.Empty:
+                    continue  # a model's idle time is over
+                _obey(line, engine, send)
             engine.advance()
     except UnfitDeviceError as error:
         sys.stderr.write(f"{error.detail}\n")

@@ -75,6 +75,10 @@ class Engine:
     def idle(self) -> bool:
         return not self._denoising and not self._decoding
 
+    def drop_idle_models(self) -> float | None:
+        """Between jobs: drops models that were not used for long; seconds until the next is due."""
+        return self._shelf.drop_idle()
+
     def submit(self, run: protocol.Run) -> None:
         """Takes a job in: its rows join at this step boundary. Errors become JobFailed."""
         try:
@@ -358,7 +362,9 @@ class Engine:
             self._send(protocol.JobEnded(job_id=job.id, outcome="encoded"))
 
     def _drop(self, job_id: str) -> None:
-        self._jobs.pop(job_id, None)
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._shelf.touch(job.shelved)
         self._denoising = [made for made in self._denoising if made.job.id != job_id]
         self._decoding = deque(made for made in self._decoding if made.job.id != job_id)
 

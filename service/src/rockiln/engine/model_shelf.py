@@ -1,9 +1,12 @@
-"""The models in memory: the last few used, by count."""
+"""The models in memory: those that fit beside the job at work."""
 
 from __future__ import annotations
 
+import gc
+import sys
+import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import torch
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
+from rockiln.domain.residency import Held, held_by, to_evict
 from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components, Family
 from rockiln.engine.loaded_model import LoadedModel
@@ -22,36 +26,61 @@ from rockiln.engine.preview import ColourMap
 from rockiln.platforms.interface import Device
 from rockiln.registry.checkpoint import check_model
 from rockiln.registry.revision import revision, signature_of
+from rockiln.worker.protocol import ModelInMemory
 
-KEPT_MODELS = 2
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ShelvedModel:
-    """A loaded model, the policies and LoRAs on it, and what is known of its colours."""
+    """A loaded model, the policies and LoRAs on it, and what is known of its colours.
+
+    Attributes:
+        plan: of the last job that used it.
+        held: what it holds while it does nothing.
+        used_monotonic: when a job last had it.
+    """
 
     model: LoadedModel
     policies: PolicySet
     loras: LoraSet
     colours: ColourMap
+    plan: Plan
+    held: Held
+    used_monotonic: float = 0.0
 
 
 class ModelShelf:
-    """Loads on first use; drops the one unused longest when there are too many.
+    """Loads on first use and keeps what fits beside the job at work, by the planner's prediction.
 
     Args:
         cache_dir: where digests of models are kept.
-        kept: models in memory at most.
+        pinned: ids of models that are never dropped.
+        idle_seconds: another one that no job used for it is dropped; None: only for another.
+        on_change: hears of all that is loaded when that has changed, longest unused first.
+        monotonic: clock of the idle time, seconds.
     """
 
-    def __init__(self, device: Device, cache_dir: Path, *, kept: int = KEPT_MODELS) -> None:
+    def __init__(
+        self,
+        device: Device,
+        cache_dir: Path,
+        *,
+        pinned: Collection[str] = (),
+        idle_seconds: float | None = None,
+        on_change: Callable[[list[ModelInMemory]], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._device = device
         self._cache_dir = cache_dir
-        self._kept = kept
+        self._pinned = frozenset(pinned)
+        self._idle_seconds = idle_seconds
+        self._on_change = on_change
+        self._monotonic = monotonic
         self._shelf: OrderedDict[Hashable, ShelvedModel] = OrderedDict()
 
     def take(self, profile: ModelProfile, plan: Plan) -> ShelvedModel:
         """The model as the plan wants it. Files that changed on disk are loaded anew.
+
+        What does not fit beside the plan's predicted peak leaves, the one unused longest first.
 
         Raises:
             BrokenModelError: the model cannot be loaded; the detail says why.
@@ -62,15 +91,75 @@ class ModelShelf:
             profile.path, signature_of(profile),
             plan.dtype, plan.placement, plan.decode_dtype, plan.decode_device,
         )  # fmt: skip
+        held = held_by(profile, plan, pinned=profile.id in self._pinned)
+        self._make_room(key, profile, plan)
         if key not in self._shelf:
-            while len(self._shelf) >= self._kept:
-                self._shelf.popitem(last=False)
-                self._device.release_cache()
-            self._shelf[key] = self._load(profile, plan)
+            self._shelf[key] = self._load(profile, plan, held)
+            self._tell()
         self._shelf.move_to_end(key)
-        return self._shelf[key]
+        shelved = self._shelf[key]
+        shelved.plan, shelved.held = plan, held
+        self.touch(shelved)
+        return shelved
 
-    def _load(self, profile: ModelProfile, plan: Plan) -> ShelvedModel:
+    def touch(self, shelved: ShelvedModel) -> None:
+        """Its idle time begins anew: a job had it until now."""
+        shelved.used_monotonic = self._monotonic()
+
+    def drop_idle(self) -> float | None:
+        """Drops what nobody used for long. Not while a job is in hand.
+
+        Returns:
+            Seconds until the next one is due; None if none will be.
+        """
+        if self._idle_seconds is None:
+            return None
+        now = self._monotonic()
+        due = {
+            key: shelved.used_monotonic + self._idle_seconds
+            for key, shelved in self._shelf.items()
+            if not shelved.held.pinned
+        }
+        self._drop([key for key, at in due.items() if at <= now])
+        return min((at - now for at in due.values() if at > now), default=None)
+
+    def _make_room(self, key: Hashable, profile: ModelProfile, plan: Plan) -> None:
+        others = {other: each for other, each in self._shelf.items() if other != key}
+        # The same model from files that have changed, or placed as an older plan wanted it.
+        stale = [other for other, each in others.items() if each.model.profile.id == profile.id]
+        kept = [(other, each.held) for other, each in others.items() if other not in stale]
+        self._drop([*stale, *to_evict(kept, plan, self._device.facts)])
+        moved = False
+        for other in others.keys() & self._shelf.keys():
+            self._shelf[other].loras.align(())  # the originals of what they change wait on the host
+            moved |= self._shelf[other].model.placement.rest()
+        if moved:
+            self._device.release_cache()
+
+    def _drop(self, keys: Collection[Hashable]) -> None:
+        for key in keys:
+            gone = self._shelf.pop(key).model.profile.id
+            sys.stderr.write(f"model {gone} leaves memory\n")
+        if keys:
+            gc.collect()  # modules and their hooks refer to each other
+            self._device.release_cache()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._on_change(
+            [
+                ModelInMemory(
+                    id=each.model.profile.id,
+                    plan=each.plan,
+                    device_bytes=each.held.device_bytes,
+                    host_bytes=each.held.host_bytes,
+                    pinned=each.held.pinned,
+                )
+                for each in self._shelf.values()
+            ]
+        )
+
+    def _load(self, profile: ModelProfile, plan: Plan, held: Held) -> ShelvedModel:
         family = FAMILIES.get(profile.family)
         if family is None:
             raise BrokenModelError(f"model {profile.id}: family {profile.family!r} is not known")
@@ -89,7 +178,7 @@ class ModelShelf:
         placement = Placement(family, components, plan.placement, decode_device)
         placement.settle()
         model = LoadedModel(profile, digest, family, components, placement)
-        return ShelvedModel(model, PolicySet(model), LoraSet(components), ColourMap())
+        return ShelvedModel(model, PolicySet(model), LoraSet(components), ColourMap(), plan, held)
 
 
 def _cast_decoder(family: Family, components: Components, dtype: torch.dtype) -> None:

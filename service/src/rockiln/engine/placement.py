@@ -58,6 +58,16 @@ class Placement:
                     module, self._components.device, granularity
                 )
 
+    def rest(self) -> bool:
+        """Offloaded, nothing stays on the device while other models work; whether it moved."""
+        if self._name == "resident":
+            return False
+        moved = False
+        for name, module in self._components.modules.items():
+            if name not in self._on_demand:
+                moved |= _move(module, _HOST)
+        return moved
+
     def enter(self, stage: Stage, *, alone: bool = False) -> bool:
         """Makes the stage's modules ready; offloaded, the others leave the device first.
 

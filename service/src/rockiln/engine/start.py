@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,14 +16,15 @@ import PIL.features
 from transformers.utils import logging as transformers_logging
 
 from rockiln import __version__
-from rockiln.domain.errors import RockilnError
+from rockiln.domain.errors import BrokenModelError, RockilnError
 from rockiln.domain.fault import Fault
 from rockiln.domain.ladder import Rungs
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import plan
 from rockiln.domain.request import GenerationParameters
+from rockiln.domain.residency import beside_pinned, usual_parameters
 from rockiln.engine.engine import Engine, UnfitDeviceError
-from rockiln.engine.model_shelf import KEPT_MODELS, ModelShelf
+from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.record import Surroundings
 from rockiln.engine.torch_settings import apply_torch_settings
 from rockiln.platforms.interface import Device
@@ -68,12 +70,17 @@ def start_engine(
         threads=threads,
         versions=_versions(device),
     )
-    # The planner counts on having a GPU's memory for one model alone.
-    kept = 1 if device.facts.kind == "gpu" else KEPT_MODELS
-    shelf = ModelShelf(device, Path(start.cache_dir), kept=kept)
+    shelf = ModelShelf(
+        device,
+        Path(start.cache_dir),
+        pinned=[model.id for model in start.pinned],
+        idle_seconds=start.model_idle_seconds,
+        on_change=lambda models: send(protocol.ModelsInMemory(models=models)),
+    )
     begun = time.monotonic()
     floor = None if start.plan is None else start.plan.rungs
     _prove(device, shelf, surroundings, start.model, floor)
+    _load_pinned(device, shelf, start)
     ready = protocol.Ready(
         device=device.facts,
         versions={**surroundings.versions, "python": python_version()},
@@ -130,6 +137,17 @@ def _prove(
                 engine.advance()
     if failures:
         raise ProofError(Fault(failures[0].code, failures[0].detail, failures[0].stage))
+
+
+def _load_pinned(device: Device, shelf: ModelShelf, start: protocol.Start) -> None:
+    """One that is broken is told when a job wants it; the others are not kept waiting."""
+    for model in start.pinned:
+        room = beside_pinned(device.facts, start.pinned, model)
+        if model.id != start.model.id:
+            try:
+                shelf.take(model, plan(usual_parameters(model), model, room))
+            except BrokenModelError as error:
+                sys.stderr.write(f"pinned: {error.detail}\n")
 
 
 def _versions(device: Device) -> dict[str, str]:

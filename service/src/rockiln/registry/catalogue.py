@@ -32,6 +32,10 @@ class Catalogue:
             return self.models[wanted_id]
         return self.models[min(self.models)] if self.models else None
 
+    def pinned(self, ids: Iterable[str]) -> list[ModelProfile]:
+        """Those of ``ids`` that are here."""
+        return [self.models[name] for name in ids if name in self.models]
+
 
 def load_catalogue(model_dirs: Iterable[Path], hub_cache: Path | None = None) -> Catalogue:
     """Reads every folder with a ``model_index.json``, then every checkpoint in one file.

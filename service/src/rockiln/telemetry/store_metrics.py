@@ -20,7 +20,7 @@ from rockiln.store.store import Store
 
 _KEPT_SECONDS = 1.0
 _EVENTS_PAGE = 1000
-_STAGES = ("encode_prompt", "denoise", "store_latents", "decode", "postprocess")
+_STAGES = ("load", "encode_prompt", "denoise", "store_latents", "decode", "postprocess")
 # From a small picture's text to a first decode that searches for kernels.
 _STAGE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 _RUNG_KEYS = 500
@@ -174,6 +174,12 @@ class StoreMetrics(Collector):
         memory = GaugeMetricFamily(
             "rockiln_worker_device_bytes", "Memory of its device.", labels=["worker"]
         )
+        models = GaugeMetricFamily(
+            "rockiln_worker_models", "Models in its memory.", labels=["worker", "pinned"]
+        )
+        model_memory = GaugeMetricFamily(
+            "rockiln_worker_models_bytes", "What they hold between jobs.", labels=["worker", "of"]
+        )
         info = GaugeMetricFamily(
             "rockiln_worker_info", "1, with the versions that must fit.", labels=_WORKER_LABELS
         )
@@ -187,8 +193,17 @@ class StoreMetrics(Collector):
             heartbeat.add_metric([worker.name], max(0.0, self._clock() - worker.heartbeat_at))
             restarts = (worker.health or {}).get("restarts", {})
             deaths.add_metric([worker.name], restarts.get("deaths_in_window", 0))
+            loaded = (worker.health or {}).get("models", [])
+            for pinned in (False, True):
+                count = sum(model["pinned"] is pinned for model in loaded)
+                models.add_metric([worker.name, str(pinned).lower()], count)
+            for memory_of in ("device", "host"):
+                held = sum(model[f"{memory_of}_bytes"] for model in loaded)
+                model_memory.add_metric([worker.name, memory_of], held)
         yield states
         yield heartbeat
         yield deaths
         yield memory
+        yield models
+        yield model_memory
         yield info

@@ -41,7 +41,8 @@ class Attempt:
         lora_files, embedding_files: name → path of each that the job names.
         running: it was sent to the engine; before, it waits for an engine that suits it.
         taken: the engine has read it.
-        ready: what the engine said of itself when the attempt was planned.
+        ready: what the engine said of itself when the attempt was planned; of its device what
+            pinned models leave to the job.
         lost: another attempt owns the job now; the engine is being told.
         undenoised: pictures whose final latents are not on disk yet.
         draining: it is being dropped because the worker stops.

@@ -11,6 +11,7 @@ import structlog
 from rockiln.domain.errors import BrokenModelError, LeaseLostError
 from rockiln.domain.fault import Fault, FaultCode, Stage
 from rockiln.domain.job import JobState
+from rockiln.domain.residency import beside_pinned
 from rockiln.registry.embeddings import find_embeddings
 from rockiln.registry.loras import find_loras
 from rockiln.settings import Settings
@@ -80,6 +81,8 @@ class Desk:
                 raise BrokenModelError(f"model {job.parameters.model} is gone")
             loras = find_loras(settings.model_dirs, job.parameters.loras)
             embeddings = find_embeddings(settings.model_dirs, job.parameters.embeddings)
+            room = beside_pinned(ready.device, self._engine.pinned, model)
+            ready = ready.model_copy(update={"device": room})
         except BrokenModelError as error:
             self._close(self._endings.record(lease, Fault(FaultCode.BROKEN_MODEL, error.detail)))
             return
@@ -109,7 +112,7 @@ class Desk:
         if attempt is None or attempt.running or not self._engine.free:
             return
         plan, job = attempt.choice.plan, attempt.job
-        if not self._engine.takes(plan):
+        if not self._engine.takes(attempt.model, plan):
             self._engine.replace(attempt.model, plan, f"job {job.id} wants {plan.rungs.as_dict()}")
             return
         to_load = self._engine.bytes_to_load(attempt.model)

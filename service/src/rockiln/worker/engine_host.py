@@ -55,6 +55,7 @@ class EngineHost:
         ready: what the present child said when it had proven itself; None while there is none.
         trouble: why there is no proven child; empty while one starts for the first time.
         budget: back-off, deaths and whether the device counts as wedged.
+        models: what the present child has in memory, as it last said.
 
     Args:
         on_progress: takes each event of a job.
@@ -86,7 +87,7 @@ class EngineHost:
         self._catalogue = Catalogue()
         self._wanted: tuple[ModelProfile, Plan] | None = None
         self._plan: Plan | None = None
-        self._loaded: set[str] = set()
+        self._plans: dict[str, Plan] = {}
         self._misspoke = False
         self._told: tuple[FaultCode, str] | None = None
         self._start_at_monotonic = 0.0
@@ -96,6 +97,7 @@ class EngineHost:
         self._oom_file: Path | None = None
         self._oom_kills: int | None = None
         self.kernel_log_unreadable = self._kernel_log.unreadable
+        self.models: list[protocol.ModelInMemory] = []
         self.ready: protocol.Ready | None = None
         self.trouble = ""
         self.budget = RestartBudget(
@@ -148,13 +150,23 @@ class EngineHost:
             )
         return self._catalogue.models.get(model_id)
 
-    def takes(self, plan: Plan) -> bool:
-        """Whether the child can run that plan: weights do not move in a living child."""
-        return self._plan is None or not self._plan.needs_new_child(plan)
+    @property
+    def pinned(self) -> list[ModelProfile]:
+        """The models that are to stay in memory, those of them that are on this host."""
+        return self._catalogue.pinned(self._settings.pinned_ids)
+
+    def takes(self, model: ModelProfile, plan: Plan) -> bool:
+        """Whether the child can run that plan: weights do not move in a living child.
+
+        A model that is not loaded yet comes to the others if it is placed as the last job's was.
+        """
+        if model.id in self._plans:
+            return not self._plans[model.id].needs_new_child(plan)
+        return self._plan is None or not self._plan.needs_new_child(plan, same_model=False)
 
     def bytes_to_load(self, model: ModelProfile) -> int:
         """What the child has not in memory yet."""
-        return 0 if model.id in self._loaded else model.weights_bytes
+        return 0 if model.id in self._plans else model.weights_bytes
 
     def replace(self, model: ModelProfile, plan: Plan, reason: str) -> None:
         """Has the child leave and one for that plan come."""
@@ -176,8 +188,9 @@ class EngineHost:
     def run(self, command: protocol.Run) -> None:
         """Hands a job to the child."""
         process = self._living()
-        self._plan = command.plan
-        self._loaded.add(command.model.id)
+        self._plans[command.model.id] = command.plan
+        if command.model.id not in self._settings.pinned_ids:
+            self._plan = command.plan
         process.forget_output()
         self._watch_for_deaths(process)
         if not process.send(command):
@@ -218,7 +231,7 @@ class EngineHost:
 
     def _start(self) -> None:
         settings = self._settings
-        catalogue = self._catalogue = load_catalogue(settings.model_dirs)
+        catalogue = self._catalogue = load_catalogue(settings.model_dirs, settings.hub_cache_dir)
         model, plan = self._wanted or (catalogue.default(settings.default_model), None)
         if model is None:
             reasons = [f"{name}: {reason}" for name, reason in catalogue.broken.items()]
@@ -230,8 +243,9 @@ class EngineHost:
             settings.worker_python, settings.as_environment(trusted=False)
         )
         self._plan = plan
-        self._loaded = {model.id}
-        self._start_seconds = self._clocks.starting(model.weights_bytes)
+        pinned = self.pinned
+        to_load = {each.id: each.weights_bytes for each in (model, *pinned)}
+        self._start_seconds = self._clocks.starting(sum(to_load.values()))
         self._start_deadline_monotonic = self._monotonic() + self._start_seconds
         events, output, exited = process.descriptors
         self._selector.register(events, selectors.EVENT_READ, self._read_events)
@@ -249,6 +263,8 @@ class EngineHost:
                 plan=plan,
                 reserved_vram_bytes=settings.reserved_vram_bytes,
                 environment=settings.engine_environment | (plan.environment if plan else {}),
+                pinned=pinned,
+                model_idle_seconds=settings.model_idle_seconds,
             )
         )
         log.info("engine.started", pid=process.pid, model=model.id)
@@ -285,6 +301,9 @@ class EngineHost:
                 self.budget.proven(self._monotonic())
                 log.info("engine.proven", device=event.device.name, seconds=event.proof_seconds)
                 self._on_ready()
+            case protocol.ModelsInMemory():
+                self.models = event.models
+                self._plans = {model.id: model.plan for model in event.models}
             case protocol.StartFailed():
                 self._told = (event.code, event.detail)
             case _:
@@ -357,6 +376,6 @@ class EngineHost:
                 self._selector.unregister(descriptor)
             self._process.close()
         self._process = self._plan = self.ready = self._ending = None
-        self._loaded = set()
+        self._plans, self.models = {}, []
         self._misspoke = False
         self._told = None

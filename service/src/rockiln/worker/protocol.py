@@ -29,6 +29,8 @@ class Start(_Line):
         plan: how the weights are to lie from the beginning; None: as the model's proof needs it.
         reserved_vram_bytes: of the device, left to others.
         environment: variables of the release and of the plan, to be set before torch is loaded.
+        pinned: models that are loaded before Ready, too, and never leave memory.
+        model_idle_seconds: another one that no job used for it leaves; None: only for another.
     """
 
     op: Literal["start"] = "start"
@@ -41,6 +43,8 @@ class Start(_Line):
     plan: Plan | None = None
     reserved_vram_bytes: int = 0
     environment: dict[str, str] = Field(default_factory=dict)
+    pinned: list[ModelProfile] = Field(default_factory=list)
+    model_idle_seconds: float | None = None
 
 
 class PictureTask(_Line):
@@ -83,6 +87,23 @@ class Ready(_Line):
     device: DeviceFacts
     versions: dict[str, str]
     proof_seconds: float
+
+
+class ModelInMemory(_Line):
+    """A model that the child has loaded, and what it holds while it does nothing."""
+
+    id: str
+    plan: Plan
+    device_bytes: int
+    host_bytes: int
+    pinned: bool
+
+
+class ModelsInMemory(_Line):
+    """All models that are loaded now, the one unused longest first; sent when that changes."""
+
+    event: Literal["models_in_memory"] = "models_in_memory"
+    models: list[ModelInMemory]
 
 
 class JobTaken(_Line):
@@ -203,7 +224,7 @@ Progress = (
     | JobFailed
 )
 Command = Annotated[Start | Run | Cancel, Field(discriminator="op")]
-Event = Annotated[Ready | StartFailed | Progress, Field(discriminator="event")]
+Event = Annotated[Ready | StartFailed | ModelsInMemory | Progress, Field(discriminator="event")]
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 

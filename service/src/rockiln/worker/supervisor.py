@@ -191,6 +191,16 @@ class Supervisor:
                     if fault is None
                     else {"code": fault.code, "stage": fault.stage, "detail": fault.detail},
                     "kernel_log_unreadable": self._engine.kernel_log_unreadable,
+                    "models": [
+                        {
+                            "id": model.id,
+                            "pinned": model.pinned,
+                            "placement": model.plan.placement,
+                            "device_bytes": model.device_bytes,
+                            "host_bytes": model.host_bytes,
+                        }
+                        for model in self._engine.models
+                    ],
                 },
             )
         )

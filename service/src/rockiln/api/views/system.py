@@ -49,7 +49,8 @@ class WorkerDocument(BaseModel):
     on_gpu: bool | None = Field(description="Whether it computes on a GPU; null if not known.")
     versions: dict[str, Any] | None
     health: dict[str, Any] | None = Field(
-        description="Its job and clock in hand, restart budget and last fault, as it says itself."
+        description="Its job and clock in hand, restart budget, last fault, and the models in "
+        "memory (the one unused longest first), as it says itself."
     )
     heartbeat_age_seconds: float
     proof_age_seconds: float | None = Field(
