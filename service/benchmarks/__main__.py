@@ -1,4 +1,4 @@
-"""``nox -s bench -- first-picture`` or ``bootstrap``: prints a table, writes JSON on request."""
+"""``nox -s bench -- first-picture``, ``overhead``, ``bootstrap``: a table, and JSON on request."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def bootstrap(runs: int = 3, json_file: JsonFile = None) -> None:
     from benchmarks.bootstrap import measure  # noqa: PLC0415 (as above)
 
     _show(measure(runs=runs), json_file)
+
+
+@app.command()
+def overhead(
+    model: str = "vista", side: int = 512, calls: int = 30, json_file: JsonFile = None
+) -> None:
+    """A call against the engine's own time for its picture."""
+    from benchmarks.overhead import measure  # noqa: PLC0415 (as above)
+
+    _show(measure(model=model, side=side, calls=calls), json_file)
 
 
 def _show(result: Result, json_file: Path | None) -> None:
