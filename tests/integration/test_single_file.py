@@ -23,7 +23,8 @@ def test_a_file_is_listed_drawn_with_and_can_be_removed(
     service = new_service()
     own = service.data_dir / "models"
     shutil.copytree(models_dir / "tiny", own / "lender")
-    write_checkpoint(models_dir / "tiny", own / "boats_v1.safetensors")
+    assert "lender" in {each["id"] for each in service.get("/models").json()["models"]}
+    write_checkpoint(models_dir / "tiny", own / "boats_v1.safetensors")  # seen by itself
     (own / "old.ckpt").write_bytes(b"\x80\x04")
 
     listed = json.loads(service.command("models", "list", "--json", "--url", service.url).stdout)

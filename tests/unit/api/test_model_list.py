@@ -38,6 +38,21 @@ def test_models_that_come_and_go_are_seen_without_a_restart(tmp_path: Path) -> N
     assert list(models.current().broken) == ["later"]
 
 
+def test_models_in_one_file_come_and_go_too(tmp_path: Path) -> None:
+    clock = Clock()
+    models = ModelList([tmp_path], monotonic=clock)
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(b"")
+    assert "truncated" in models.current(at_once=True).broken["old"]
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert "no checkpoint" in models.current(at_once=True).broken["old"]
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert "not a plain file" in models.current(at_once=True).broken["old"]
+    path.unlink()
+    assert models.current(at_once=True).broken == {}
+
+
 def test_nothing_is_read_again_while_nothing_changes(tmp_path: Path) -> None:
     clock = Clock()
     write_paper_model(tmp_path / "paper")

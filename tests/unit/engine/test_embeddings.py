@@ -27,6 +27,7 @@ from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_sdxl import make_tiny_sdxl
 
+pytestmark = pytest.mark.slow
 WIDTH = 32
 Tensors = dict[str, torch.Tensor]
 

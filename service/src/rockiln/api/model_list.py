@@ -14,7 +14,7 @@ _LOOK_AGAIN_SECONDS = 2.0
 
 
 class ModelList:
-    """Read once, and again after a folder appeared, went or changed.
+    """Read once, and again after a folder or a file appeared, went or changed.
 
     The worker reads its folders anew for a model that it does not know.
 
@@ -52,13 +52,22 @@ class ModelList:
 
     def _look(self) -> frozenset[str]:
         """Changes with any file of a model; no file is opened."""
-        folders = [
-            folder
+        entries = [
+            entry
             for root in self._model_dirs
             if root.is_dir()
-            for folder in root.iterdir()
-            if folder.is_dir() and not folder.name.startswith(".")
+            for entry in root.iterdir()
+            if not entry.name.startswith(".")
         ]
         if self._hub_cache is not None:
-            folders += [cached.folder for cached in cached_models(self._hub_cache)]
-        return frozenset(map(signature, folders))
+            entries += [cached.folder for cached in cached_models(self._hub_cache)]
+        return frozenset(signature(each) if each.is_dir() else _facts(each) for each in entries)
+
+
+def _facts(file: Path) -> str:
+    """Of a file, a model by itself or beside one; it may go while it is looked at."""
+    try:
+        status = file.lstat()
+    except FileNotFoundError:
+        return ""
+    return f"{file}\0{status.st_size}\0{status.st_mtime_ns}"
