@@ -63,7 +63,8 @@ def test_parameters_survive_their_dictionary() -> None:
         (("ink-wash, not ink wash", ""), ("ink-wash", "ink")),
         (("(ink:1.2) embedding:Oil.2",), ("ink", "Oil.2")),
         (("drinking, inky, tink",), ()),
-        (("Ink_ _ink",), ()),
+        (("Ink_ _ink éink inké",), ()),
+        (("in\u212a",), ()),  # the Kelvin sign is a k to those who ignore case
     ],
 )
 def test_textual_inversions_are_named_by_words(

@@ -111,6 +111,7 @@ CORPUS: dict[str, tuple[Spoil, str]] = {
     "loop": (link(NAME, NAME), "leads nowhere"),
     "pipe": (pipe, "not a plain file"),
     "manifest-as-pickle": (put("hostile.rockiln.json", pickled), "hostile.rockiln.json"),
+    "manifest-link-out": (link("hostile.rockiln.json", "/etc/passwd"), "leads out"),
     "lender-with-code": (lender(put("unet/unet.py", script)), "fits the configs of no sd1"),
     "lender-with-pickle": (lender(put("unet/x.bin", zipped)), "fits the configs of no sd1"),
 }  # fmt: skip

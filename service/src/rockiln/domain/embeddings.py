@@ -31,5 +31,6 @@ def replace_names(text: str, names: Iterable[str], by: Callable[[str], str]) -> 
         return text
     # The longest first: ``ink-wash`` is not ``ink``.
     words = "|".join(map(re.escape, sorted(spelt, key=len, reverse=True)))
-    pattern = re.compile(rf"(?<!\w)(?:embedding:)?({words})(?!\w)", re.IGNORECASE)
+    # In any case of ASCII: elsewhere a letter may have two, such as the Kelvin sign.
+    pattern = re.compile(rf"(?<!\w)(?ai:(?:embedding:)?({words}))(?!\w)")
     return pattern.sub(lambda match: by(spelt[match[1].lower()]), text)

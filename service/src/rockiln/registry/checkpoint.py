@@ -186,6 +186,9 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
     check_file(path, root)
     if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
         raise BrokenModelError(f"{model_id!r} is no model id; rename it to {MODEL_ID_PATTERN}")
+    manifest_file = path.with_name(f"{model_id}.{MANIFEST_NAME}")
+    if manifest_file.is_file():
+        check_file(manifest_file, root)
     file = read_weights_file(path)
     template = _template_for(file, _family_of(file), models)
     parts = template.expected
@@ -193,7 +196,7 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
     if foreign := sorted(used - WEIGHT_DTYPES):
         raise BrokenModelError(f"{path.name} has weights of {', '.join(foreign)}")
     return replace(
-        _base(template, path.with_name(f"{model_id}.{MANIFEST_NAME}"), model_id),
+        _base(template, manifest_file, model_id),
         id=model_id,
         path=str(path.resolve()),
         root=str(root.resolve()),
@@ -286,7 +289,7 @@ def _base(template: _Template, manifest_file: Path, model_id: str) -> ModelProfi
     Without either they are the family's.
     """
     layout = LAYOUTS[template.family]
-    if template.profile is not None and not manifest_file.exists():
+    if template.profile is not None and not manifest_file.is_file():
         return replace(template.profile, title=model_id, licence="unknown")
     manifest = read_manifest(manifest_file, template.family, model_id)
     return ModelProfile(
