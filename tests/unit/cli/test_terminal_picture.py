@@ -98,6 +98,7 @@ def same(data: bytes, picture: Image.Image) -> bool:
     return Image.open(io.BytesIO(data)).tobytes() == picture.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "terminal", "shown"),
     [([], True, True), (["--no-picture"], True, False), ([], False, False)],
