@@ -1,4 +1,4 @@
-"""``nox -s bench -- first-picture``, ``overhead``, ``bootstrap``: a table, and JSON on request."""
+"""``nox -s bench -- first-picture``, ``load``, …: a table, and JSON on request."""
 
 from __future__ import annotations
 
@@ -37,6 +37,22 @@ def overhead(
     from benchmarks.overhead import measure  # noqa: PLC0415 (as above)
 
     _show(measure(model=model, side=side, calls=calls), json_file)
+
+
+@app.command()
+def load(runs: int = 5, size: str = "sd15", json_file: JsonFile = None) -> None:
+    """Load of a cached model (random weights) to ready, against reading its files once."""
+    from benchmarks.models import measure_load  # noqa: PLC0415 (as above)
+
+    _show(measure_load(runs=runs, size=size), json_file)
+
+
+@app.command()
+def switch(runs: int = 5, size: str = "sd15", json_file: JsonFile = None) -> None:
+    """Jobs of two models in turn that both fit."""
+    from benchmarks.models import measure_switch  # noqa: PLC0415 (as above)
+
+    _show(measure_switch(runs=runs, size=size), json_file)
 
 
 def _show(result: Result, json_file: Path | None) -> None:
