@@ -12,19 +12,17 @@ import os
 import re
 import shlex
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from rockiln.cli import exit_codes
 from rockiln.cli.bench_report import BenchReport, Case, Device, Model, Run
-from rockiln.cli.client import AddressError, Client, Reply, UnreachableError
+from rockiln.cli.calls import CommandEndError, Document, accepted, run_calls
+from rockiln.cli.client import Client, Reply
+from rockiln.cli.watch import follow, raise_for_failure
 from rockiln.domain.model import DeviceFacts
 from rockiln.domain.request import STEPS_MAX
 from rockiln.domain.sampling import STEPS_LIMITS, scheduler_named
@@ -32,12 +30,8 @@ from rockiln.domain.sampling import STEPS_LIMITS, scheduler_named
 PROMPT = "a lighthouse on a cliff above the sea, evening light"
 SEED = 0
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-_POLL_SECONDS = 0.1
-_LOST_POLLS = 50
-_FINAL_STATES = frozenset({"done", "failed", "cancelled"})
 # A size that the model, or every device, is too small for; the others are measured all the same.
 _UNFIT = frozenset({400, 422})
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,14 +51,6 @@ class Wanted:
 
 class UsageError(ValueError):
     """The command line is wrong."""
-
-
-class _CommandEndError(Exception):
-    """Ends the command with an exit code and a word to the person."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def read_wanted(
@@ -99,7 +85,7 @@ def run_bench(
     if plot is not None and plot.suffix.lower() != ".svg":
         return _say(exit_codes.USAGE, f"{plot} does not end in .svg, which is what is drawn")
     measurement = _Measurement(wanted, shlex.join(["rockiln", *command]))
-    code = _measured(url, measurement)
+    code = run_calls(url, measurement.run)
     report = measurement.report()
     if report is None:
         return code
@@ -111,21 +97,6 @@ def run_bench(
         print_table(report)
     written = _written(report, export, plot)
     return code or written or measurement.code
-
-
-def _measured(url: str, measurement: _Measurement) -> int:
-    """0 once it is through; what was measured before a trouble is kept."""
-    try:
-        with Client(url) as client:
-            measurement.run(client)
-    except AddressError as error:
-        return _say(exit_codes.USAGE, str(error))
-    except UnreachableError as error:
-        next_step = "next: start the service (rockiln serve), or give --url"
-        return _say(exit_codes.UNREACHABLE, f"{error}\n{next_step}")
-    except _CommandEndError as error:
-        return _say(error.code, str(error))
-    return 0
 
 
 def _written(report: BenchReport, export: Path | None, plot: Path | None) -> int:
@@ -158,30 +129,28 @@ class _Measurement:
         self.code = 0
 
     def run(self, client: Client) -> None:
-        """Raises _CommandEndError or UnreachableError; what was measured before is kept."""
+        """Raises CommandEndError or UnreachableError; what was measured before is kept."""
         self._model = _find_model(client, self._wanted.model)
         schedulers = self._wanted.schedulers or self._model["schedulers"]
         unknown = [name for name in schedulers if name not in self._model["schedulers"]]
         if unknown:
-            raise _CommandEndError(
+            raise CommandEndError(
                 exit_codes.REFUSED,
                 f"{unknown[0]} does not sample model {self._model['id']}\n"
                 f"next: use some of {', '.join(self._model['schedulers'])}",
             )
         defaults = self._model["defaults"]
         sizes = self._wanted.sizes or [(defaults["width"], defaults["height"])]
-        self._system = _accepted(client.call("GET", "/system"))
+        self._system = accepted(client.call("GET", "/system"))
         try:
-            with _progress() as show:
-                for size in sizes:
-                    self._warm(client, size, schedulers[0])
-                    for scheduler in schedulers:
-                        for steps in self._wanted.steps:
-                            if steps <= STEPS_LIMITS.get(scheduler, steps):
-                                show(f"{scheduler}, {size[0]}x{size[1]}, {steps} steps")
-                                self._measure(client, size, scheduler, steps)
+            for size in sizes:
+                self._warm(client, size, schedulers[0])
+                for scheduler in schedulers:
+                    for steps in self._wanted.steps:
+                        if steps <= STEPS_LIMITS.get(scheduler, steps):
+                            self._measure(client, size, scheduler, steps)
         except KeyboardInterrupt:
-            raise _CommandEndError(
+            raise CommandEndError(
                 exit_codes.INTERRUPTED, "interrupted; the job at work is cancelled"
             ) from None
 
@@ -217,7 +186,7 @@ class _Measurement:
         """One picture that does not count: weights come into memory, kernels are compiled."""
         reply = self._submit(client, size, scheduler, min(self._wanted.steps))
         if reply.status not in _UNFIT:  # a size that does not fit is told where it is measured
-            job = _follow(client, _accepted(reply))
+            job = _ended(client, reply)
             client.call("DELETE", f"{job['href']}?purge=true")
 
     def _measure(self, client: Client, size: tuple[int, int], scheduler: str, steps: int) -> None:
@@ -228,7 +197,7 @@ class _Measurement:
             if reply.status in _UNFIT:
                 failure, self.code = reply.told(), self.code or exit_codes.REFUSED
                 break
-            job = _follow(client, _accepted(reply))
+            job = _ended(client, reply)
             if job["state"] == "failed":
                 failure = f"{job['failure']['reason']}: {job['failure']['detail']}"
                 self.code = exit_codes.JOB_FAILED
@@ -266,13 +235,13 @@ class _Measurement:
 
 def _find_model(client: Client, model_id: str | None) -> Document:
     if model_id is None:
-        models = _accepted(client.call("GET", "/models"))["models"]
+        models = accepted(client.call("GET", "/models"))["models"]
         model_id = next((model["id"] for model in models if model["default"]), None)
         if model_id is None:
-            raise _CommandEndError(exit_codes.REFUSED, "the service has no model\nnext: name one")
-    model = _accepted(client.call("GET", f"/models/{quote(model_id, safe='')}"))
+            raise CommandEndError(exit_codes.REFUSED, "the service has no model\nnext: name one")
+    model = accepted(client.call("GET", f"/models/{quote(model_id, safe='')}"))
     if model["state"] != "ready":
-        raise _CommandEndError(
+        raise CommandEndError(
             exit_codes.REFUSED,
             f"model {model_id} is {model['state']}: {model['reason'] or 'not on this host'}\n"
             f"next: rockiln models pull {model_id}",
@@ -280,24 +249,16 @@ def _find_model(client: Client, model_id: str | None) -> Document:
     return model
 
 
-def _follow(client: Client, job: Document) -> Document:
-    """The job once it has ended. A broken connection does not end it; Ctrl-C cancels it."""
-    lost = 0
+def _ended(client: Client, reply: Reply) -> Document:
+    """The job once it is done or has failed; Ctrl-C cancels it."""
+    job = accepted(reply)
     try:
-        while job["state"] not in _FINAL_STATES:
-            time.sleep(_POLL_SECONDS)
-            try:
-                job = _accepted(client.call("GET", job["href"]))
-                lost = 0
-            except UnreachableError:
-                lost += 1
-                if lost > _LOST_POLLS:
-                    raise
+        job = follow(client, job)
     except KeyboardInterrupt:
         client.call("DELETE", job["href"])
         raise
     if job["state"] == "cancelled":
-        raise _CommandEndError(exit_codes.JOB_CANCELLED, f"job {job['id']} was cancelled")
+        raise_for_failure(job)
     return job
 
 
@@ -305,19 +266,13 @@ def _peak_bytes(client: Client, job: Document) -> dict[str, int]:
     """Per stage, from the job's log."""
     address = f"{job['href']}/events"
     while address:
-        page = _accepted(client.call("GET", address))
+        page = accepted(client.call("GET", address))
         for event in page["events"]:
             if event["kind"] == "published":
                 peaks: dict[str, int] = event["payload"].get("peak_bytes", {})
                 return peaks
         address = page["next"]
     return {}
-
-
-def _accepted(reply: Reply) -> Document:
-    if not reply.ok:
-        raise _CommandEndError(exit_codes.REFUSED, reply.told())
-    return reply.json()
 
 
 def _device(worker: str, facts: DeviceFacts) -> Device:
@@ -347,18 +302,6 @@ def _scheduler(word: str) -> str:
     if name is None:
         raise UsageError(f"{word!r} is no scheduler; GET /system lists them")
     return name
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """What is being measured, on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _words: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("warming up") as status:
-        yield status.update
 
 
 def _say(code: int, message: str) -> int:
