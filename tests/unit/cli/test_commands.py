@@ -163,6 +163,14 @@ def test_serve_refuses_an_address_it_may_not_use(address: str, tmp_path: Path) -
     assert "Traceback" not in ended.stderr
 
 
+def test_serve_refuses_https_for_everybody_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROCKILN_TLS_ADDRESS", "0.0.0.0:8443")
+    ended = serve("--listen", f"127.0.0.1:{free_port()}", data_dir=tmp_path)
+    assert (ended.returncode, ended.stderr.count("ROCKILN_TLS_ADDRESS: 0.0.0.0:8443")) == (1, 1)
+
+
 def test_serve_refuses_a_folder_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = serve("--listen", f"127.0.0.1:{free_port()}", data_dir=tmp_path / "file")

@@ -102,8 +102,10 @@ def _refuse_without_key(settings: Settings) -> None:
         store.prepare()
         if store.keys.count():
             return
+    listened = settings.open_address == settings.published_address
+    source = "--listen" if listened else "ROCKILN_TLS_ADDRESS"
     raise _refusal(
-        f"--listen: {settings.open_address} is not loopback, and there is no key",
+        f"{source}: {settings.open_address} is not loopback, and there is no key",
         f"make one with ROCKILN_DATA_DIR={settings.data_dir} rockiln keys create NAME, or listen "
         "on 127.0.0.1",
     )
