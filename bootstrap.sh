@@ -31,7 +31,8 @@ Takes this host to a running picture service on 127.0.0.1:8000 and makes a first
                         fail. cpu: leave a GPU alone
   --runtime NAME        docker: containers, needs root or sudo. process: plain processes in the foreground, without root.
                         auto (default): docker, or process after saying why
-  --listen ADDRESS      where the service is published, default 127.0.0.1:8000; loopback only in this version
+  --listen ADDRESS      where the service is published, default 127.0.0.1:8000; elsewhere every call needs a key: the first
+                        one is written to /etc/rockiln/first-key
   --inventory PATH      other hosts than this one, see inventories/example
   --release NAME        a release of the catalogue, default auto
   --make-bundle DIR     write what an install without a network needs: wheels, packages, images, checksums. Run it on a

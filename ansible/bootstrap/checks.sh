@@ -20,12 +20,11 @@ catalogue_value() { # KEY, of the cpu row: the first line "KEY: VALUE" of any de
 }
 
 check_options() {
-  local address='^(127\.[0-9]+\.[0-9]+\.[0-9]+|localhost):([0-9]+)$'
+  local address='^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|localhost):([0-9]+)$'
   [[ $backend =~ ^(auto|rocm|cpu)$ ]] || fail "$E_USAGE" "--backend $backend is none of auto, rocm, cpu" "./bootstrap.sh --help"
   [[ $runtime =~ ^(auto|docker|process)$ ]] || fail "$E_USAGE" "--runtime $runtime is none of auto, docker, process" "./bootstrap.sh --help"
   if [[ ! $listen =~ $address ]] || ((BASH_REMATCH[2] < 1 || BASH_REMATCH[2] > 65535)); then
-    fail "$E_USAGE" "--listen $listen is not a loopback address with a port; others need keys, which this version does not have" \
-      "./bootstrap.sh --listen 127.0.0.1:8000, and an SSH tunnel from elsewhere"
+    fail "$E_USAGE" "--listen $listen is not an IP address with a port" "./bootstrap.sh --listen 127.0.0.1:8000; ip -brief address shows others"
   fi
   [[ -e $inventory ]] || fail "$E_USAGE" "there is no inventory $inventory" "see inventories/example"
   case "$backend:$release" in

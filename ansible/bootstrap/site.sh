@@ -2,7 +2,7 @@
 # The playbook, the first picture, and what the user is told at the end.
 
 readonly first_prompt='a red boat on a lake at sunset, snowy mountains' first_seed=7
-readonly rockiln_command=/opt/rockiln/bin/rockiln
+readonly rockiln_command=/opt/rockiln/bin/rockiln first_key=/etc/rockiln/first-key
 
 play() { # VENV PLAYBOOK ARGUMENTS...
   local venv="$1" playbook="$2" status=0
@@ -49,12 +49,14 @@ draw() { # COMMAND PICTURE
 }
 
 say_done() { # PICTURE LOG
+  local header=''
+  [[ ! -e $first_key ]] || header=" -H \"Authorization: Bearer \$(sudo cat $first_key)\""
   cat <<END
 
 The service runs.
   picture:  $1
   service:  http://$listen   (a page for people: http://$listen/ui/)
-  try it:   curl -X POST http://$listen/generate -H 'Content-Type: application/json' -d '{"prompt": "$first_prompt", "seed": $first_seed}' -o boat.png
+  try it:   curl -X POST http://$listen/generate$header -H 'Content-Type: application/json' -d '{"prompt": "$first_prompt", "seed": $first_seed}' -o boat.png
   log:      $2
 END
 }
@@ -63,7 +65,9 @@ first_picture() {
   is_local || { say "The hosts of $inventory are ready."; return 0; }
   step "Make the first picture"
   local picture=/var/lib/rockiln/first-picture.png
-  as_root "$rockiln_command" generate "$first_prompt" --seed "$first_seed" --url "http://$listen" --output "$picture" >/dev/null ||
+  # shellcheck disable=SC2016 # expanded by root's shell, which may read the key
+  as_root bash -c '[[ ! -e $1 ]] || export ROCKILN_KEY="$(<"$1")"; exec "${@:2}"' bash "$first_key" \
+    "$rockiln_command" generate "$first_prompt" --seed "$first_seed" --url "http://$listen" --output "$picture" >/dev/null ||
     fail "$E_NOT_READY" "the service runs and made no picture" "docker logs rockiln-worker"
   say_done "$picture" "$log_file; docker logs rockiln-api, rockiln-worker, rockiln-proxy"
 }
