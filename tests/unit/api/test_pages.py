@@ -145,6 +145,9 @@ def test_a_request_comes_back_as_it_was_typed() -> None:
     said = form_content(typed)
     assert said["hires"] == {"width": 128}
     assert typed_of(said) == typed
+    assert typed_of({"guidance_scale": 2.3456789, "strength": 1.0}) == {
+        "guidance_scale": "2.3456789", "strength": "1",
+    }  # fmt: skip
     assert typed_of({"prompt": ["no text"], "hires": 1, "loras": [1], "seed": True}) == {}
 
 

@@ -117,7 +117,8 @@ def typed_of(said: Mapping[str, Any]) -> dict[str, str]:
 def _as_typed(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    # To its last digit: a dragged picture is made again byte for byte.
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def presets(services: Services, profile: ModelProfile) -> list[Preset]:
