@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from werkzeug.test import TestResponse
 from rockiln.api.views.web.form import form_content, typed_of
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.ladder import RungKey, Rungs
-from rockiln.registry.revision import signature
+from rockiln.registry.revision import signature_of
 from support.front import Front
 from support.paper_model import PAPER
 
@@ -195,7 +194,7 @@ def test_a_gallery_place_that_is_none_is_refused(front: Front) -> None:
 
 
 def test_remembered_ways_of_working_are_told_in_words(front: Front) -> None:
-    for revision, kind in (("0" * 64, "bfloat16"), (signature(Path(PAPER.path)), "float16")):
+    for revision, kind in (("0" * 64, "bfloat16"), (signature_of(PAPER), "float16")):
         key = RungKey(revision, "512x768", 2, kind, "a card", "7.2/2.9.1").text
         front.store.rungs.record_success(
             key, Rungs(), step_seconds=0.5, decode_seconds=None, peak_bytes=None

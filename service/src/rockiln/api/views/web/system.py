@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from flask import Response, render_template
@@ -11,7 +10,7 @@ from rockiln.api.services import Services, services
 from rockiln.api.views.system import SystemDocument, system_document
 from rockiln.api.views.web.pages import blueprint, state_of_service
 from rockiln.domain.ladder import RungKey
-from rockiln.registry.revision import signature
+from rockiln.registry.revision import signature_of
 
 
 @blueprint.get("/ui/system")
@@ -36,8 +35,7 @@ def _document() -> SystemDocument:
 
 def _kinds_of_job(held: Services, document: SystemDocument) -> list[dict[str, Any]]:
     """What each remembered way of working is for, in words for a person."""
-    models = held.catalogue.models.values()
-    titles = {signature(Path(model.path)): model.title for model in models}
+    titles = {signature_of(model): model.title for model in held.catalogue.models.values()}
     kinds: list[dict[str, Any]] = []
     for known in document.rungs:
         key = RungKey.of_text(known.key)
