@@ -15,7 +15,7 @@ LOG_TAIL_LINES = 60
 
 @pytest.mark.docker
 @pytest.mark.timeout(2400)
-# The last four share one host and stand in this order: molecule/README.md.
+# The last five share one host and stand in this order: molecule/README.md.
 @pytest.mark.parametrize(
     "scenario",
     [
@@ -26,6 +26,7 @@ LOG_TAIL_LINES = 60
         "upgrade",
         "rollback",
         "misaligned",
+        "monitored",
         "interrupted",
     ],
 )
