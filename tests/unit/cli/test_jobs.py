@@ -85,6 +85,16 @@ def test_a_waiting_job_is_shown_cancelled_and_sent_again(served: ServedFront) ->
     served.store.jobs.cancel(made.id)
 
 
+def test_a_waiting_job_is_moved_and_one_is_deleted_for_good(served: ServedFront) -> None:
+    ahead, behind = (submitted(served, "a boat") for _ in range(2))
+    moved = rockiln(served, "jobs", "move", behind, "first")
+    assert moved.stdout == f"{behind} accepted, place 1\n", moved.stderr
+    assert rockiln(served, "jobs", "move", ahead, "nowhere").returncode == exit_codes.USAGE
+    for job_id in (ahead, behind):
+        assert rockiln(served, "jobs", "rm", job_id).stdout == f"{job_id} deleted\n"
+        assert httpx.get(f"{served.url}/jobs/{job_id}").status_code == 404
+
+
 def test_a_failed_job_is_shown_with_its_reason(served: ServedFront) -> None:
     job_id = submitted(served, "a failure")
     served.hand.fail(served.hand.lease(), Fault(FaultCode.GPU_OOM, "4 GiB are too few"))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -85,3 +85,24 @@ def jobs_retry(job: JobArgument, url: UrlOption = URL, json_output: JsonOption =
     from rockiln.cli.jobs import run_retry
 
     raise typer.Exit(run_retry(url, job, json_output=json_output))
+
+
+@app.command("move", epilog=_EXIT_CODES)
+def jobs_move(
+    job: JobArgument,
+    to: Annotated[Literal["first", "up", "down"], typer.Argument(help="Among your own jobs.")],
+    url: UrlOption = URL,
+    json_output: JsonOption = False,
+) -> None:
+    """Let a waiting job run earlier or later."""
+    from rockiln.cli.jobs import run_move
+
+    raise typer.Exit(run_move(url, job, to, json_output=json_output))
+
+
+@app.command("rm", epilog=_EXIT_CODES)
+def jobs_rm(job: JobArgument, url: UrlOption = URL) -> None:
+    """Delete a job for good, with its pictures and its log, whatever its state."""
+    from rockiln.cli.jobs import run_rm
+
+    raise typer.Exit(run_rm(url, job))

@@ -109,6 +109,28 @@ def run_retry(url: str, job_id: str, *, json_output: bool) -> int:
     return run_calls(url, work)
 
 
+def run_move(url: str, job_id: str, to: str, *, json_output: bool) -> int:
+    """Gives a waiting job another place; returns the exit code."""
+
+    def work(client: Client) -> None:
+        path = f"{find_job(client, job_id)['href']}/move"
+        job = accepted(client.call("POST", path, body={"to": to}))
+        print(json.dumps(job) if json_output else f"{job['id']} {state_of(job)}")
+
+    return run_calls(url, work)
+
+
+def run_rm(url: str, job_id: str) -> int:
+    """Deletes a job for good; returns the exit code."""
+
+    def work(client: Client) -> None:
+        job = find_job(client, job_id)
+        accepted(client.call("DELETE", f"{job['href']}?purge=true"))
+        print(f"{job['id']} deleted")
+
+    return run_calls(url, work)
+
+
 def find_job(client: Client, job_id: str) -> Document:
     """The job of an id, or of the start of one of the newest. Raises CommandEndError."""
     if 0 < len(job_id) < _ID_CHARS:
