@@ -28,7 +28,7 @@ def measure_load(*, runs: int, size: str) -> Result:
         make_sized_model(models / "small", "tiny")
         reads, loads = [], []
         for number in range(runs + 1):
-            read = _read_once(model)
+            read = read_once(model)
             data = Path(folder) / "data"
             with Service(data, models, torch_threads=0, default_model="small") as service:
                 load = _draw(service, "large")["load"]
@@ -85,7 +85,8 @@ def _draw(service: Service, model: str) -> dict[str, Any]:
     return {**job["pictures"][0]["seconds"], "running": job["seconds"]["running"]}
 
 
-def _read_once(folder: Path) -> float:
+def read_once(folder: Path) -> float:
+    """Seconds to read all weights of a model folder through one buffer."""
     buffer = bytearray(_READ_BYTES)
     started = time.perf_counter()
     for path in sorted(folder.rglob("*.safetensors")):
