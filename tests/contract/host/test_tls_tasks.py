@@ -13,6 +13,7 @@ from support.certificates import make_pair
 from support.plays import HERE, ROOT, run_play
 
 ROLES = ROOT / "ansible/roles"
+VARIABLES = ROLES / "inference_service/vars/main.yml"
 
 
 def play(folder: Path, tasks: list[dict[str, Any]], **variables: Any) -> tuple[int, str]:
@@ -135,3 +136,34 @@ def test_the_proxy_is_handed_the_certificate_and_notices_another(tmp_path: Path)
     assert len(digests) == 3
     assert ["listen 8443 ssl;" in text for text in texts] == [True, True, False]
     assert "ssl" not in texts[2]
+
+
+def test_a_key_is_needed_off_loopback_alone(tmp_path: Path) -> None:
+    """A backslash that Ansible doubles had a key made on loopback, too."""
+    cases = {
+        ("127.0.0.1:8000", ""): False,
+        ("localhost:8000", ""): False,
+        ("[::1]:8000", "127.0.0.1:8443"): False,
+        ("192.0.2.1:8000", ""): True,
+        ("127.0.0.1:8000", "0.0.0.0:8443"): True,
+    }
+    read: list[dict[str, Any]] = [
+        {"name": "Read", "ansible.builtin.include_vars": str(VARIABLES)},
+    ]
+    asked = [
+        {
+            "name": f"{published} and {tls}",
+            "ansible.builtin.debug": {
+                "msg": f"SAID {published} {tls}: {{{{ __inference_service_key_needed }}}};"
+            },
+            "vars": {
+                "inference_service_published_address": published,
+                "inference_service_tls_address": tls,
+            },
+        }
+        for published, tls in cases
+    ]
+    code, words = play(tmp_path, read + asked)
+    assert code == 0, words
+    for (published, tls), needed in cases.items():
+        assert f"SAID {published} {tls}: {needed};" in words
