@@ -36,12 +36,15 @@ def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["version"]).stdout.strip() == __version__
 
 
-def test_wait_ends_when_the_service_is_ready_and_says_why_it_is_not(served: ServedFront) -> None:
-    ended = rockiln(served, "wait", "--timeout-seconds", "0.1")
-    assert ended.returncode == 1
-    assert "no worker has reported yet" in ended.stderr
-    waiting = subprocess.Popen([sys.executable, "-m", "rockiln", "wait"], env=served.environment())
-    eventually(lambda: ended_meanwhile(served, waiting), "wait has ended")
+def test_wait_ends_when_the_service_is_ready_and_says_why_it_is_not(tmp_path: Path) -> None:
+    with ServedFront(tmp_path) as fresh:
+        ended = rockiln(fresh, "wait", "--timeout-seconds", "0.1")
+        assert ended.returncode == 1
+        assert "no worker has reported yet" in ended.stderr
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "rockiln", "wait"], env=fresh.environment()
+        )
+        eventually(lambda: ended_meanwhile(fresh, waiting), "wait has ended")
     assert waiting.returncode == 0
 
 
