@@ -24,6 +24,8 @@ def gunicorn_command(settings: Settings) -> list[str]:
         "--worker-class=rockiln.api.gunicorn_worker.ProblemWorker",
         "--workers=1",
         f"--threads={settings.api_threads}",
+        # Above the calls that the proxy lets through: a full house must not keep probes out.
+        "--worker-connections=4096",
         f"--timeout={LOOP_STALL_SECONDS}",
         f"--graceful-timeout={GRACEFUL_STOP_SECONDS}",
         f"--keep-alive={KEEP_ALIVE_SECONDS}",
