@@ -23,13 +23,10 @@ from rockiln.domain.job import JobState
 from rockiln.domain.request import PictureFormat
 from rockiln.store.records import Job
 
-# What a picture call may be answered with, whatever its dialect.
-CALL_PROBLEMS = (
+# What a job may be refused with, and a picture call answered with, whatever its dialect.
+ACCEPT_PROBLEMS = (
     "invalid-request",
-    "invalid-json",
     "unknown-model",
-    "body-too-large",
-    "unsupported-media-type",
     "idempotency-conflict",
     "queue-full",
     "too-large-for-device",
@@ -37,6 +34,12 @@ CALL_PROBLEMS = (
     "broken-model",
     "storage-low",
     "store-unavailable",
+)
+CALL_PROBLEMS = (
+    *ACCEPT_PROBLEMS,
+    "invalid-json",
+    "body-too-large",
+    "unsupported-media-type",
     *JOB_END_SLUGS,
 )
 IDEMPOTENCY_KEY = RequestHeader(

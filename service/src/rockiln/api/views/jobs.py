@@ -10,7 +10,7 @@ from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from rockiln.api.access import may_see, owner_to_see
-from rockiln.api.calls import IDEMPOTENCY_KEY
+from rockiln.api.calls import ACCEPT_PROBLEMS, IDEMPOTENCY_KEY
 from rockiln.api.describe import Answered, Operation, RequestHeader, describe
 from rockiln.api.documents import (
     MEDIA_TYPES,
@@ -254,19 +254,7 @@ def delete_job(job_id: str) -> Response:
                 {"Location": "Address of the new job."},
             )
         },
-        problems=(
-            "invalid-request",
-            "unknown-job",
-            "unknown-artefact",
-            "unknown-model",
-            "idempotency-conflict",
-            "queue-full",
-            "too-large-for-device",
-            "quarantined-request",
-            "broken-model",
-            "storage-low",
-            "store-unavailable",
-        ),
+        problems=(*ACCEPT_PROBLEMS, "unknown-job", "unknown-artefact"),
     )
 )
 def retry_job(job_id: str) -> Response:
