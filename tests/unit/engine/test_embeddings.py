@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
+from rockiln.registry.addons import SUFFIX
 from rockiln.registry.embeddings import (
     EMBEDDINGS_FOLDER,
     embedding_files,
@@ -21,7 +22,6 @@ from rockiln.registry.embeddings import (
     read_embedding,
     text_widths,
 )
-from rockiln.registry.loras import SUFFIX
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
 from support.reference import Reference

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import LoraUse
-from rockiln.registry.loras import SUFFIX, find_loras, layers_of, lora_files, read_lora
+from rockiln.registry.addons import SUFFIX
+from rockiln.registry.loras import find_loras, layers_of, lora_files, read_lora
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
 from support.reference import Reference

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import ADDON_NAME_PATTERN
+from rockiln.registry.addons import addon_files, find_addons
 from rockiln.registry.file_gate import check_file
-from rockiln.registry.loras import SUFFIX, layers_of
+from rockiln.registry.loras import layers_of
 from rockiln.registry.weights import read_weights_file
 
 EMBEDDINGS_FOLDER = "embeddings"
@@ -47,22 +47,12 @@ class Embedding:
 
 def embedding_files(model_dirs: Iterable[Path]) -> dict[str, Path]:
     """Name → file, over the ``embeddings`` folders of the model directories; the first one wins."""
-    found: dict[str, Path] = {}
-    for root in model_dirs:
-        for path in sorted((root / EMBEDDINGS_FOLDER).glob(f"*{SUFFIX}")):
-            if re.fullmatch(ADDON_NAME_PATTERN, path.stem):
-                found.setdefault(path.stem, path)
-    return found
+    return addon_files(model_dirs, EMBEDDINGS_FOLDER)
 
 
 def find_embeddings(model_dirs: Iterable[Path], names: Iterable[str]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    wanted = list(names)
-    files = embedding_files(model_dirs) if wanted else {}
-    for name in wanted:
-        if name not in files:
-            raise BrokenModelError(f"there is no textual inversion {name!r} (any more)")
-    return {name: str(files[name]) for name in wanted}
+    return find_addons(model_dirs, EMBEDDINGS_FOLDER, names, "textual inversion")
 
 
 def read_embedding(path: Path) -> Embedding:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import ADDON_NAME_PATTERN, LoraUse
+from rockiln.domain.request import LoraUse
+from rockiln.registry.addons import addon_files, find_addons
 from rockiln.registry.checkpoint import configs_shapes
 from rockiln.registry.file_gate import check_file
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.weights import component_shapes, read_weights_file
 
 LORAS_FOLDER = "loras"
-SUFFIX = ".safetensors"
 Shape = tuple[int, ...]
 # Component → its layers' names, with the shape of each one's weight.
 Layers = Mapping[str, Mapping[str, Shape]]
@@ -70,22 +70,12 @@ class LoraLayer:
 
 def lora_files(model_dirs: Iterable[Path]) -> dict[str, Path]:
     """Name → file, over the ``loras`` folders of the model directories; the first one wins."""
-    found: dict[str, Path] = {}
-    for root in model_dirs:
-        for path in sorted((root / LORAS_FOLDER).glob(f"*{SUFFIX}")):
-            if re.fullmatch(ADDON_NAME_PATTERN, path.stem):
-                found.setdefault(path.stem, path)
-    return found
+    return addon_files(model_dirs, LORAS_FOLDER)
 
 
 def find_loras(model_dirs: Iterable[Path], uses: Iterable[LoraUse]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    wanted = [use.name for use in uses]
-    files = lora_files(model_dirs) if wanted else {}
-    for name in wanted:
-        if name not in files:
-            raise BrokenModelError(f"there is no LoRA {name!r} (any more)")
-    return {name: str(files[name]) for name in wanted}
+    return find_addons(model_dirs, LORAS_FOLDER, (use.name for use in uses), "LoRA")
 
 
 def read_lora(path: Path, layers: Layers) -> list[LoraLayer]:
