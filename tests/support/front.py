@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 
 from rockiln.api.app import create_app
 from rockiln.api.services import EXTENSION, Services
@@ -51,6 +52,7 @@ class Front:
         self.store.artefacts.prepare()
         self.hand = HandWorker(self.store)
         self.app: Flask = create_app(settings, store=self.store, catalogue=catalogue)
+        self.app.jinja_env.bytecode_cache = FileSystemBytecodeCache()  # (compiled once, for all)
         self.services: Services = self.app.extensions[EXTENSION]
         self.client: FlaskClient = self.app.test_client()
 

@@ -91,7 +91,7 @@ class Registry:
         self._content[digest] = self._content[other]
 
     def __enter__(self) -> Registry:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(

@@ -25,6 +25,13 @@ def front(new_front: Callable[..., Front]) -> Front:
     return new_front()
 
 
+@pytest.fixture(scope="module")
+def shared_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """One for a module's tests that leave nothing behind."""
+    with open_front(tmp_path_factory.mktemp("front")) as front:
+        yield front
+
+
 @pytest.fixture
 def client(front: Front) -> FlaskClient:
     return front.client

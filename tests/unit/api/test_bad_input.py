@@ -49,15 +49,15 @@ FIELDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("body", "field", "limit"), FIELDS)
 def test_a_wrong_field_is_named_with_its_limit(
-    front: Front, body: dict[str, Any], field: str, limit: dict[str, Any]
+    shared_front: Front, body: dict[str, Any], field: str, limit: dict[str, Any]
 ) -> None:
-    answer = front.client.post("/generate", json=body)
+    answer = shared_front.client.post("/generate", json=body)
     error = answer.get_json()["errors"][0]
     assert (answer.status_code, error["field"]) == (400, field)
     assert limit.items() <= (error.get("limit") or {}).items()
     assert error.get("hint")
     assert answer.headers["x-should-retry"] == "false"
-    assert front.store.jobs.page(limit=1) == []
+    assert shared_front.store.jobs.page(limit=1) == []
 
 
 def test_every_wrong_field_is_named_at_once(front: Front) -> None:
@@ -91,9 +91,9 @@ NOT_JSON = [
 
 @pytest.mark.parametrize(("body", "words"), NOT_JSON)
 def test_a_body_that_is_not_one_json_object_is_refused(
-    front: Front, body: bytes, words: str
+    shared_front: Front, body: bytes, words: str
 ) -> None:
-    answer = front.client.post("/generate", data=body, content_type="application/json")
+    answer = shared_front.client.post("/generate", data=body, content_type="application/json")
     assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid_json")
     assert words in answer.get_json()["detail"]
 

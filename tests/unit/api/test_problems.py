@@ -11,6 +11,7 @@ from rockiln.api.problems import KIND_BY_STATUS, KINDS, kind_of, kind_of_failure
 from rockiln.domain import errors
 from rockiln.domain.errors import IllegalTransitionError, LeaseLostError, RockilnError
 from rockiln.domain.fault import FaultCode
+from support.front import Front
 from support.shield import TEMPLATE
 
 # Never the answer to a call: the first is a bug, the second is a worker's own affair.
@@ -43,8 +44,8 @@ def test_rows_of_the_framework_have_the_status_they_stand_for() -> None:
 
 
 @pytest.mark.parametrize("slug", sorted(KINDS))
-def test_the_page_behind_a_type_explains_it(client: FlaskClient, slug: str) -> None:
-    page = client.get(KINDS[slug].type)
+def test_the_page_behind_a_type_explains_it(shared_front: Front, slug: str) -> None:
+    page = shared_front.client.get(KINDS[slug].type)
     assert (page.status_code, page.mimetype) == (200, "text/html")
     assert KINDS[slug].code in page.text
 
