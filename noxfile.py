@@ -26,7 +26,8 @@ def format(session: nox.Session) -> None:  # noqa: A001 (what people type)
 @nox.session
 def unit(session: nox.Session) -> None:
     """The inner loop: no process of ours, no picture; ``-- -m slow`` for the rest."""
-    session.run("pytest", "tests/unit", "-m", "not slow", *session.posargs)
+    spread = ("-n", "auto", "--dist", "loadfile")
+    session.run("pytest", "tests/unit", "-m", "not slow", *spread, *session.posargs)
 
 
 @nox.session
