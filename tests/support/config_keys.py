@@ -61,6 +61,7 @@ def config_keys() -> dict[str, list[str]]:
         for library, names in layout.plain.values():
             for name in names:
                 found[name] = _keys_of(library, name)
+    found["ControlNetModel"] = _keys_of("diffusers", "ControlNetModel")
     kinds = [recipe.kind for recipe in schedulers._RECIPES.values()]
     kinds += [getattr(diffusers, name) for name in _SCHEDULER_WRITERS]
     found["scheduler"] = sorted(_DIFFUSERS_META.union(*map(_arguments, kinds)))

@@ -75,6 +75,7 @@ class EngineHarness:
         purpose: Literal["picture", "warm_up"] = "picture",
         lora_files: dict[str, str] | None = None,
         embedding_files: dict[str, str] | None = None,
+        controlnet_files: dict[str, str] | None = None,
     ) -> None:
         if pictures is None:
             pictures = [protocol.PictureTask(index=n) for n in range(parameters.num_images)]
@@ -88,6 +89,7 @@ class EngineHarness:
                 pictures=list(pictures),
                 lora_files=lora_files or {},
                 embedding_files=embedding_files or {},
+                controlnet_files=controlnet_files or {},
                 purpose=purpose,
             )
         )

@@ -20,7 +20,16 @@ PAPER = ModelProfile(
     max_side_px=512,
     component_bytes={"unet": 10},
     component_parameters={"unet": 0},
-    features=("image", "mask", "hires", "loras", "clip_skip", "weighted_prompt", "embeddings"),
+    features=(
+        "image",
+        "mask",
+        "hires",
+        "loras",
+        "clip_skip",
+        "weighted_prompt",
+        "embeddings",
+        "controlnets",
+    ),
 )
 
 _INDEX = {

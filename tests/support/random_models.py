@@ -72,6 +72,6 @@ def build(profile: ModelProfile, chosen: Plan, device: torch.device) -> LoadedMo
     components = Components(modules, {}, {}, torch.float16, device)
     family = FAMILIES[profile.family]
     decode_device = torch.device("cpu") if chosen.decode_device == "cpu" else None
-    placement = Placement(family, components, chosen.placement, decode_device)
+    placement = Placement(family.stages, components, chosen.placement, decode_device)
     placement.settle()
-    return LoadedModel(profile, "0" * 64, family, components, placement)
+    return LoadedModel(components, placement, profile, "0" * 64, family)

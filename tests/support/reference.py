@@ -50,11 +50,11 @@ REFERENCE_SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 class Reference:
-    """One pipeline of class ``kind`` over a model folder."""
+    """One pipeline of class ``kind`` over a model folder, with ``parts`` that are not in it."""
 
-    def __init__(self, kind: Any, folder: Path) -> None:
+    def __init__(self, kind: Any, folder: Path, **parts: Any) -> None:
         self.pipeline = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **parts
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self._scheduler_config = self.pipeline.scheduler.config

@@ -204,7 +204,7 @@ class Recorder:
 def recorded(moves: list[str], *args: Any) -> Placement:
     modules = {name: Recorder(name, moves) for name in ("text_encoder", "unet", "vae")}
     components = Components(modules, {}, {}, torch.float16, torch.device("cuda", 0))
-    return Placement(FAMILIES["sd1"], components, *args)
+    return Placement(FAMILIES["sd1"].stages, components, *args)
 
 
 STAGES: tuple[Stage, ...] = ("encode_prompt", "denoise", "denoise", "decode")

@@ -32,7 +32,8 @@ GPU_PLAN = replace(PLAN, device="gpu", dtype="float16")
 def model(tiny: ModelProfile) -> LoadedModel:
     family = FAMILIES["sd1"]
     components = family.load(Path(tiny.path), torch.float32, torch.device("cpu"))
-    return LoadedModel(tiny, "0" * 64, family, components, Placement(family, components))
+    placement = Placement(family.stages, components)
+    return LoadedModel(components, placement, tiny, "0" * 64, family)
 
 
 def state_of(model: LoadedModel) -> dict[str, Any]:

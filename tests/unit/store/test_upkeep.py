@@ -13,6 +13,7 @@ import pytest
 
 from rockiln.domain.errors import UnknownJobError
 from rockiln.domain.fault import Fault, FaultCode
+from rockiln.domain.request import ControlNetUse
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.store.boot_clock import Tick
@@ -115,6 +116,17 @@ def test_retention_by_age_and_by_bytes(store: Store) -> None:
     assert done.jobs_expired == 2
     assert store.jobs.page(limit=9) == []
     assert files(store) == []
+
+
+def test_the_pictures_of_a_kept_job_are_kept(store: Store) -> None:
+    digests = [store.artefacts.put_input(data) for data in (b"image", b"mask", b"map", b"other")]
+    image, mask, control, _ = digests
+    use = ControlNetUse("edges", control, 1.0, 0.0, 1.0)
+    for changes in ({"image": image, "mask": mask}, {"controlnets": (use,)}):
+        store.jobs.submit(parameters(**changes), limits=LIMITS)
+    assert upkeep(store, Retention(), 2 * DAY).run().inputs_dropped == 1
+    there = [digest for digest in digests if store.artefacts.input_path(digest).is_file()]
+    assert there == [image, mask, control]
 
 
 def test_what_nobody_needs_is_dropped(store: Store) -> None:

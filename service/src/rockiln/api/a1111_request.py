@@ -6,6 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rockiln.api.a1111_controlnet import controlnets_of
 from rockiln.api.a1111_options import model_named
 from rockiln.api.body import read_json_object
 from rockiln.api.calls import Wanted
@@ -53,7 +54,9 @@ class Txt2ImgRequest(BaseModel):
     hr_resize_y: int = 0
     refiner_checkpoint: str | None = Field(default=None, description="None: there is none.")
     script_name: str | None = Field(default=None, description="None: there are no scripts.")
-    alwayson_scripts: dict[str, Any] | None = Field(default=None, description="None, likewise.")
+    alwayson_scripts: dict[str, Any] | None = Field(
+        default=None, description="controlnet with units in args; there is no other."
+    )
     send_images: bool = True
 
 
@@ -69,7 +72,7 @@ class Img2ImgRequest(Txt2ImgRequest):
 def read_a1111_request(model: type[Txt2ImgRequest]) -> Txt2ImgRequest:
     """The body of the request at hand. Raises InvalidRequestError, ProblemError."""
     given = validate(model, read_json_object())
-    for field in ("restore_faces", "tiling", "styles", "refiner_checkpoint", "alwayson_scripts"):
+    for field in ("restore_faces", "tiling", "styles", "refiner_checkpoint"):
         if getattr(given, field):
             _refuse(field, "it cannot be done here")
     if given.script_name not in _NO_SCRIPT:
@@ -108,11 +111,13 @@ def wanted(given: Txt2ImgRequest) -> Wanted:
         steps = {"num_inference_steps": given.hr_second_pass_steps or None}
         strength = {"strength": given.denoising_strength}
         content["hires"] = _said({**size, **steps, **strength})
+    start = given.init_images[0] if isinstance(given, Img2ImgRequest) else None
+    content["controlnets"] = controlnets_of(given.alwayson_scripts, start) or None
     if isinstance(given, Img2ImgRequest):
         if given.inpainting_mask_invert:
             _refuse("inpainting_mask_invert", "send the mask as it is meant")
         content |= {
-            "image": given.init_images[0],
+            "image": start,
             "mask": given.mask,
             "strength": 0.75 if given.denoising_strength is None else given.denoising_strength,
         }

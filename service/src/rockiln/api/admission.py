@@ -8,6 +8,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rockiln.domain.errors import (
     UnknownModelError,
 )
 from rockiln.domain.fingerprint import fingerprint
-from rockiln.domain.model import ModelProfile
+from rockiln.domain.model import ControlNetFacts, ModelProfile
 from rockiln.domain.plan import Admission, admit
 from rockiln.domain.request import (
     SEED_MAX,
@@ -34,6 +35,13 @@ from rockiln.domain.request import (
     says_nothing,
 )
 from rockiln.domain.resolution import InputPicture, resolve
+from rockiln.registry.controlnets import (
+    beside,
+    check_fits,
+    controlnet_paths,
+    find_controlnets,
+    read_controlnet,
+)
 from rockiln.registry.embeddings import embedding_files, read_embedding, text_widths
 from rockiln.registry.known_models import known_models
 from rockiln.registry.loras import layers_of, lora_files, read_lora
@@ -42,7 +50,7 @@ from rockiln.store.records import Job, QueueLimits
 
 # Visible ASCII: what fits into a header and a log line.
 KEY_PATTERN = "^[!-~]{1,255}$"
-_SHOWN_LORAS = 50
+_SHOWN_NAMES = 50
 
 
 def read_request(services: Services, content: Mapping[str, Any]) -> GenerationRequest:
@@ -81,22 +89,28 @@ def accept_job(
     profile = _find_model(services, request.model)
     image = None if request.image is None else clean_picture(request.image, "image")
     mask = None if request.mask is None else clean_picture(request.mask, "mask", "L")
+    controls = [
+        clean_picture(each.image, f"controlnets.{place}.image")
+        for place, each in enumerate(request.controlnets)
+    ]
     embeddings = embedding_files(services.settings.model_dirs)
     parameters = resolve(
         request,
         profile,
         seed=secrets.randbelow(SEED_MAX + 1),
         picture_format=picture_format,
-        image=_as_input(image),
-        mask=_as_input(mask),
+        image=None if image is None else _as_input(image),
+        mask=None if mask is None else _as_input(mask),
+        controls=[_as_input(control) for control in controls],
         embeddings=embeddings,
     )
     _check_loras(services, parameters, profile)
     _check_embeddings(embeddings, parameters, profile)
+    planned = _with_controlnets(services, parameters, profile)
     _check_disk(services)
     _check_refusals(services, parameters)
-    _check_devices(services, parameters, profile)
-    for picture in (image, mask):
+    _check_devices(services, parameters, planned)
+    for picture in (image, mask, *controls):
         if picture is not None:  # before the job that names it
             store.artefacts.put_input(picture.data)
     settings = services.settings
@@ -120,6 +134,11 @@ def largest_size(services: Services, parameters: GenerationParameters) -> dict[s
     """The largest size of this shape that a worker of this host can make; None if not known."""
     profile = services.catalogue.models.get(parameters.model)
     if profile is None:
+        return None
+    try:
+        uses = find_controlnets(services.settings.model_dirs, parameters.controlnets)
+        profile = beside(profile, uses.values())
+    except BrokenModelError:  # it is gone since; whoever asks for it again is told
         return None
     return _largest(parameters, _admissions(services, parameters, profile))
 
@@ -162,7 +181,7 @@ def _check_loras(
             if layers:
                 read_lora(files[use.name], layers)
         except BrokenModelError as error:
-            hint = "use one of " + ", ".join(sorted(files)[:_SHOWN_LORAS]) if files else None
+            hint = "use one of " + ", ".join(sorted(files)[:_SHOWN_NAMES]) if files else None
             errors.append({"field": "loras", "message": error.detail, "hint": hint})
     if errors:
         raise InvalidRequestError(f"loras: {errors[0]['message']}", errors=errors)
@@ -182,6 +201,29 @@ def _check_embeddings(
             errors.append({"field": "embeddings", "message": error.detail, "hint": hint})
     if errors:
         raise InvalidRequestError(f"embeddings: {errors[0]['message']}", errors=errors)
+
+
+def _with_controlnets(
+    services: Services, parameters: GenerationParameters, profile: ModelProfile
+) -> ModelProfile:
+    """Likewise of ControlNets. The profile as the memory planner is to see it."""
+    paths = controlnet_paths(services.settings.model_dirs) if parameters.controlnets else {}
+    facts: list[ControlNetFacts] = []
+    errors: list[dict[str, Any]] = []
+    for place, use in enumerate(parameters.controlnets):
+        try:
+            if use.name not in paths:
+                raise BrokenModelError(f"there is no ControlNet {use.name[:100]!r} on this host")
+            found = read_controlnet(paths[use.name])
+            check_fits(found, profile)
+            facts.append(found.facts)
+        except BrokenModelError as error:
+            hint = "use one of " + ", ".join(sorted(paths)[:_SHOWN_NAMES]) if paths else None
+            field = f"controlnets.{place}.name"
+            errors.append({"field": field, "message": error.detail, "hint": hint})
+    if errors:
+        raise InvalidRequestError(f"controlnets: {errors[0]['message']}", errors=errors)
+    return replace(profile, controlnets=tuple(facts))
 
 
 def _check_disk(services: Services) -> None:
@@ -244,9 +286,7 @@ def _admissions(
     ]
 
 
-def _as_input(picture: CleanPicture | None) -> InputPicture | None:
-    if picture is None:
-        return None
+def _as_input(picture: CleanPicture) -> InputPicture:
     digest = hashlib.sha256(picture.data).hexdigest()
     return InputPicture(digest, picture.width, picture.height)
 
@@ -254,11 +294,11 @@ def _as_input(picture: CleanPicture | None) -> InputPicture | None:
 def _digest(request: GenerationRequest) -> str:
     """Equal for bodies that mean the same, whatever their spelling."""
     said = {
-        name: hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
-        for name, value in request.model_dump().items()
-        if not says_nothing(name, value)
+        name: value for name, value in request.model_dump().items() if not says_nothing(name, value)
     }
-    canonical = json.dumps(said, sort_keys=True)
+    canonical = json.dumps(
+        said, sort_keys=True, default=lambda data: hashlib.sha256(data).hexdigest()
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ from rockiln.api.sessions import init_sessions
 from rockiln.api.streams import Streams
 from rockiln.api.views import (
     a1111,
+    controlnets,
     docs,
     generate,
     health,
@@ -88,6 +89,7 @@ def create_app(
         jobs,
         queue,
         models,
+        controlnets,
         system,
         health,
         measurements,

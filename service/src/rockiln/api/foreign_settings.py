@@ -50,6 +50,8 @@ def settings_of_infotext(text: str) -> Found:
     _take(fields, "height", _whole(height))
     _take_scheduler(fields, notes, settings.get("sampler"), settings.get("schedule type"))
     _take_model(fields, notes, settings.get("model"))
+    if any(name.startswith("controlnet") for name in settings):
+        notes.append("It followed another picture with a ControlNet; the file does not carry it.")
     scale = _decimal(settings.get("hires upscale"))
     if scale is not None and "width" in fields and "height" in fields:
         fields["hires"] = _hires(fields, scale, settings)

@@ -19,6 +19,7 @@ _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _TEXT_MAX_BYTES = 1 << 20
 _TEXTS_MAX = 32
 _CHUNKS_MAX = 20_000
+_NEEDS_PICTURES = {"image", "mask", "strength", "controlnets"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def _of_record(text: str) -> PictureSettings:
     notes = []
     if said.get("image") is not None:
         notes.append("It was started from another picture, which the file does not carry.")
-    known = set(GenerationRequest.model_fields) - {"image", "mask", "format", "strength"}
+    if said.get("controlnets"):
+        notes.append("It followed another picture with a ControlNet; the file does not carry it.")
+    known = set(GenerationRequest.model_fields) - _NEEDS_PICTURES - {"format"}
     fields = {name: value for name, value in said.items() if name in known}
     return PictureSettings(fields, "rockiln", notes)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from rockiln.api.admission import accept_job, read_request
 from rockiln.api.services import services
 from rockiln.domain.errors import UnknownArtefactError
@@ -31,18 +34,27 @@ def repeat_job(job: Job, *, seed: int | None = None, idempotency_key: str | None
     )
 
 
-def input_pictures(job: Job) -> dict[str, bytes]:
-    """The pictures that a job starts from, by their field. Raises UnknownArtefactError."""
-    artefacts, found = services().store.artefacts, {}
-    for name in _INPUT_FIELDS:
-        digest = getattr(job.parameters, name)
-        if digest is not None:
-            try:
-                found[name] = artefacts.input_path(digest).read_bytes()
-            except FileNotFoundError as error:
-                raise UnknownArtefactError(
-                    f"the {name} that the job started from was removed from this host",
-                    job_id=job.id,
-                    hint="Send the request with the picture, or choose it again on the form.",
-                ) from error
+def input_pictures(job: Job) -> dict[str, Any]:
+    """The pictures that a job is made from, by their field. Raises UnknownArtefactError."""
+    found: dict[str, Any] = {
+        name: _input(job, name, digest)
+        for name in _INPUT_FIELDS
+        if (digest := getattr(job.parameters, name)) is not None
+    }
+    if job.parameters.controlnets:
+        found["controlnets"] = [
+            {**asdict(use), "image": _input(job, f"picture of {use.name}", use.image)}
+            for use in job.parameters.controlnets
+        ]
     return found
+
+
+def _input(job: Job, name: str, digest: str) -> bytes:
+    try:
+        return services().store.artefacts.input_path(digest).read_bytes()
+    except FileNotFoundError as error:
+        raise UnknownArtefactError(
+            f"the {name} that the job was made from was removed from this host",
+            job_id=job.id,
+            hint="Send the request with the picture, or choose it again on the form.",
+        ) from error

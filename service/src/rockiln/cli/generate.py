@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from rockiln.cli.terminal_picture import show_picture
 from rockiln.cli.watch import follow, raise_for_failure
 
 STANDARD_OUTPUT = "-"
+_CONTROL_SETTINGS = ("scale", "start", "end")
 FORMAT_BY_SUFFIX = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
@@ -49,6 +51,32 @@ def run_generate(
         hand_over(client, job, output, picture=picture, json_output=json_output)
 
     return run_calls(url, work)
+
+
+def read_control(text: str) -> dict[str, Any]:
+    """NAME=FILE[,scale=N][,start=N][,end=N] as an entry of ``controlnets``.
+
+    Raises:
+        ValueError: it is not of that form, or the file cannot be read; the text says which.
+    """
+    name, _, rest = text.partition("=")
+    file, *settings = rest.split(",")
+    if not name or not file:
+        raise ValueError(f"{text!r} is not NAME=FILE")
+    said: dict[str, Any] = {"name": name}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in _CONTROL_SETTINGS:
+            raise ValueError(f"{setting!r} is none of {', '.join(_CONTROL_SETTINGS)}")
+        try:
+            said[key] = float(value)
+        except ValueError:
+            raise ValueError(f"{setting!r}: {value!r} is no number") from None
+    try:
+        said["image"] = base64.b64encode(Path(file).read_bytes()).decode("ascii")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+    return said
 
 
 def submit(client: Client, body: dict[str, Any]) -> Document:

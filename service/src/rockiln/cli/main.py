@@ -110,6 +110,13 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
         str | None,
         typer.Option(help="Model id, see rockiln models list.", autocompletion=complete_model),
     ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE[,scale=N][,start=N][,end=N]",
+            help="A ControlNet and the map that it follows; several add up. See GET /controlnets.",
+        ),
+    ] = None,
     picture_format: Annotated[
         str | None,
         typer.Option("--format", help="png, jpeg or webp. Default: by the file's suffix."),
@@ -121,8 +128,12 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
     json_output: JsonOption = False,
 ) -> None:
     """Make pictures and print the paths of their files."""
-    from rockiln.cli.generate import run_generate
+    from rockiln.cli.generate import read_control, run_generate
 
+    try:
+        controlnets = [read_control(each) for each in control or ()]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--control") from error
     body = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -134,6 +145,7 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
         "scheduler": scheduler,
         "num_images": num_images,
         "model": model,
+        "controlnets": controlnets or None,
         "format": picture_format,
     }
     given = {name: value for name, value in body.items() if value is not None}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rockiln.domain.model import (
+    ControlNetFacts,
     DecoderFacts,
     DenoiserFacts,
     TextEncoderFacts,
@@ -20,6 +21,8 @@ from rockiln.domain.model import (
 # marks rows that are masked whole.
 _SCORE_BYTES = 2 * 4 + 1
 _FLOAT32_BYTES = 4
+# Of the autoencoders that ControlNets are made for: eight along each side.
+_PIXELS_PER_LATENT = 64
 
 
 class _Meter:
@@ -59,20 +62,45 @@ def denoiser_peak(
     unit: int,
     attention: AttentionMemory,
     samples: int,
+    *,
+    residuals: bool = False,
 ) -> int:
     """Of one forward.
 
     Args:
         size: width and height of the latents.
         unit: bytes of one number in all samples.
+        residuals: a ControlNet's results wait to be added to a UNet's skips.
     """
     if isinstance(facts, TransformerFacts):
         return _transformer_peak(facts, size, unit, attention, samples)
     walk = _UnetWalk(facts, _tokens(size, len(facts.channels)), unit, attention, samples)
     walk.down()
+    skips = walk.skips_bytes if residuals else 0
+    walk.meter.spike(skips)  # their sums, before what was added up goes
     walk.middle()
     walk.up()
-    return walk.meter.peak
+    return walk.meter.peak + skips
+
+
+def controlnet_peak(
+    facts: ControlNetFacts,
+    size: tuple[int, int],
+    unit: int,
+    attention: AttentionMemory,
+    samples: int,
+) -> int:
+    """Likewise of a ControlNet, beside the results of those before it."""
+    shape = facts.shape
+    walk = _UnetWalk(shape, _tokens(size, len(shape.channels)), unit, attention, samples)
+    # A convolution at the picture's full size: what goes in, what comes out and a copy of it.
+    pixels = size[0] * size[1] * _PIXELS_PER_LATENT
+    walk.meter.spike(3 * unit * pixels * facts.hint_channels)
+    walk.down()
+    results = walk.skips_bytes
+    walk.middle()
+    walk.meter.spike(results)
+    return walk.meter.peak + results
 
 
 class _UnetWalk:
@@ -116,6 +144,10 @@ class _UnetWalk:
         self.meter.live += self._held
         _resnet(self.meter, unit, channels, channels)
         self._attend(len(self._units) - 1, self._facts.mid_transformer_layers)
+
+    @property
+    def skips_bytes(self) -> int:
+        return sum(self._skips)
 
     def up(self) -> None:
         for level in reversed(range(len(self._units))):

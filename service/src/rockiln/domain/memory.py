@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from rockiln.domain.activations import (
     AttentionMemory,
+    controlnet_peak,
     decoder_peak,
     denoiser_peak,
     text_encoder_peak,
@@ -135,10 +136,9 @@ def estimate(
     Args:
         unload_before_decode: whether the denoiser leaves the device before decoding.
     """
-    shape = model.architecture or UNKNOWN_SHAPE
     inner = decode_dtype(model, work.dtype, rungs, device)
     weights = _Weights.of(model, work.dtype, inner)
-    activations = _activations(shape, work, rungs, device, ITEM_BYTES[inner])
+    activations = _activations(model, work, rungs, device, ITEM_BYTES[inner])
     originals = weights.encoders + weights.denoiser if work.patched else 0
     if device.kind == "cpu":
         stages = {
@@ -176,7 +176,8 @@ def weights_at_rest(
     model: ModelProfile, dtype: Dtype, decoder_dtype: Dtype, *, resident: bool, device: str
 ) -> tuple[int, int]:
     """Bytes of a loaded model that does nothing: of the device, and of the host."""
-    total = _Weights.of(model, dtype, decoder_dtype).total
+    # ControlNets leave before another model comes.
+    total = _Weights.of(replace(model, controlnets=()), dtype, decoder_dtype).total
     if device == "cpu":
         return total, total
     return (round(total * (1 + WEIGHTS_SLACK)), 0) if resident else (0, total)
@@ -189,6 +190,7 @@ class _Weights:
     encoders: int
     denoiser: int
     decoder: int
+    controlnets: int
 
     @classmethod
     def of(cls, model: ModelProfile, dtype: Dtype, decoder_dtype: Dtype) -> Self:
@@ -200,11 +202,12 @@ class _Weights:
             facts = model.architecture.text_encoders
             wider = ITEM_BYTES["float32"] - ITEM_BYTES[dtype]
             encoders += wider * sum(encoder.float32_parameters for encoder in facts)
-        return cls(encoders, denoiser, decoder)
+        beside = sum(each.parameters for each in model.controlnets) * ITEM_BYTES[dtype]
+        return cls(encoders, denoiser, decoder, beside)
 
     @property
     def total(self) -> int:
-        return self.encoders + self.denoiser + self.decoder
+        return self.encoders + self.denoiser + self.decoder + self.controlnets
 
 
 def _placed(
@@ -222,12 +225,14 @@ def _pieces(
 ) -> int:
     """Weights of an offloaded denoiser that count at the peak of its forward.
 
+    A ControlNet's pieces are like the denoiser's, and work before it.
+
     The largest pieces are at the coarsest levels, where no more than a quarter of the peak's
     activations are live.
     """
     match rungs.denoise:
         case DenoiseRung.MODEL_OFFLOAD:
-            return weights.denoiser
+            return weights.denoiser + weights.controlnets
         case DenoiseRung.GROUP_OFFLOAD:
             shares = block_shares(architecture)
         case _:
@@ -237,10 +242,10 @@ def _pieces(
 
 
 def _activations(
-    shape: Architecture, work: Workload, rungs: Rungs, device: DeviceFacts, inner_bytes: int
+    model: ModelProfile, work: Workload, rungs: Rungs, device: DeviceFacts, inner_bytes: int
 ) -> dict[str, int]:
     """Peak of what is not weights, per stage; the decoder's numbers take ``inner_bytes``."""
-    item_bytes = ITEM_BYTES[work.dtype]
+    shape, item_bytes = model.architecture or UNKNOWN_SHAPE, ITEM_BYTES[work.dtype]
     attention = AttentionMemory(
         device.fused_attention_width,
         None if rungs.denoise is DenoiseRung.FULL else SLICE_SCORES_BYTES,
@@ -250,13 +255,17 @@ def _activations(
     samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
     tile = tile_px(rungs, work.width, work.height)
     decoded = (work.width, work.height) if tile is None else (tile, tile)
+    network = (latents, samples * item_bytes, attention, samples)
+    at_denoise = denoiser_peak(denoiser, *network, residuals=bool(model.controlnets))
+    for facts in model.controlnets:
+        at_denoise = max(at_denoise, controlnet_peak(facts, *network))
     at_decode = decoder_peak(decoder, decoded, inner_bytes, attention)
     if tile is not None:
         # The tiles that are done, their rows, and the picture put together from them.
         at_decode += 3 * 3 * work.width * work.height * inner_bytes
     return {
         "encode_prompt": text_encoder_peak(encoders, item_bytes),
-        "denoise": denoiser_peak(denoiser, latents, samples * item_bytes, attention, samples),
+        "denoise": at_denoise,
         "decode": at_decode,
     }
 

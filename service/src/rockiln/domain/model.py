@@ -9,7 +9,9 @@ from rockiln.domain.request import SIDE_GRID_PX
 from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 
 # What a request can ask of some families of models only.
-Feature = Literal["image", "mask", "hires", "loras", "clip_skip", "weighted_prompt", "embeddings"]
+Feature = Literal[
+    "image", "mask", "hires", "loras", "clip_skip", "weighted_prompt", "embeddings", "controlnets",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,20 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class ControlNetFacts:
+    """A ControlNet's shape: the first half of a UNet, and layers that read the picture it follows.
+
+    Attributes:
+        parameters: how many numbers it holds.
+        hint_channels: of the layer that reads the picture at its full size.
+    """
+
+    parameters: int
+    shape: DenoiserFacts
+    hint_channels: int
+
+
+@dataclass(frozen=True)
 class ModelProfile:
     """A model folder, or a single file, as the registry reads it.
 
@@ -127,6 +143,7 @@ class ModelProfile:
         root: folder that links of its files may not leave; the parent of ``path`` if empty.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
         configs: the folder with configs and tokenizers, where ``path`` is a single file.
+        controlnets: what works beside it in the job that is planned.
     """
 
     id: str
@@ -145,6 +162,7 @@ class ModelProfile:
     architecture: Architecture | None = None
     root: str = ""
     configs: str = ""
+    controlnets: tuple[ControlNetFacts, ...] = ()
 
     @property
     def weights_bytes(self) -> int:

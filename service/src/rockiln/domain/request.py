@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal, Self
 
@@ -26,15 +27,18 @@ SIDE_MAX_PX = 2048
 STRENGTH_MIN = 0.01
 LORA_WEIGHT_MAX = 4.0
 LORAS_MAX = 8
+CONTROLNETS_MAX = 3
+CONTROL_SCALE_MAX = 2.0
 EMBEDDINGS_MAX = 16
 CLIP_SKIP_MAX = 12
 HIRES_SCALE_MAX = 4.0
 
 Side = Annotated[int, Field(ge=SIDE_MIN_PX, le=SIDE_MAX_PX, multiple_of=SIDE_GRID_PX)]
 Steps = Annotated[int, Field(ge=1, le=STEPS_MAX)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=STRENGTH_MIN, le=1.0)]
 MODEL_ID_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-# Of a file in loras/ or embeddings/, without its suffix.
+# Of a file in loras/ or embeddings/, without its suffix, or of a folder or file in controlnets/.
 ADDON_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -71,6 +75,23 @@ class LoraRequest(_Part):
 
     name: str = Field(pattern=ADDON_NAME_PATTERN, description="Name of its file, see GET /models.")
     weight: float = Field(default=1.0, ge=-LORA_WEIGHT_MAX, le=LORA_WEIGHT_MAX)
+
+
+class ControlNetRequest(_Part):
+    """One ControlNet beside the model, with the picture that it follows."""
+
+    name: str = Field(
+        pattern=ADDON_NAME_PATTERN, description="Name of its folder or file, see GET /controlnets."
+    )
+    image: PictureBytes = Field(
+        description="A map as the ControlNet was trained on, such as edges or depth (PNG, JPEG or "
+        "WebP in base64), in the shape of the picture; nothing here makes one of a photograph."
+    )
+    scale: float = Field(
+        default=1.0, ge=0.0, le=CONTROL_SCALE_MAX, description="How strongly it is followed."
+    )
+    start: Share = Field(default=0.0, description="Of the denoising steps, where it begins.")
+    end: Share = Field(default=1.0, description="And where it ends.")
 
 
 class HiresRequest(_Part):
@@ -139,6 +160,12 @@ class GenerationRequest(_Part):
     )
     hires: HiresRequest | None = Field(default=None, description="A second, larger pass.")
     loras: list[LoraRequest] = Field(default=[], max_length=LORAS_MAX)
+    controlnets: list[ControlNetRequest] = Field(
+        default=[],
+        max_length=CONTROLNETS_MAX,
+        description="Their effects add up. Without image, width and height the first one's image "
+        "gives the size.",
+    )
     embeddings: list[str] = Field(
         default=[],
         max_length=EMBEDDINGS_MAX,
@@ -168,6 +195,7 @@ _LATER_FIELDS: dict[str, tuple[Any, ...]] = {
     "clip_skip": (1,),
     "prompt_syntax": ("plain",),
     "embeddings": ([], ()),
+    "controlnets": ([], ()),
 }
 
 
@@ -182,6 +210,22 @@ class LoraUse:
 
     name: str
     weight: float
+
+
+@dataclass(frozen=True)
+class ControlNetUse:
+    """A ControlNet at work.
+
+    Attributes:
+        image: SHA-256 of the stored picture that it follows.
+        start, end: share of a pass's steps from which and up to which it is followed.
+    """
+
+    name: str
+    image: str
+    scale: float
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -227,6 +271,7 @@ class GenerationParameters:
     clip_skip: int = 1
     prompt_syntax: PromptSyntax = "plain"
     embeddings: tuple[str, ...] = ()
+    controlnets: tuple[ControlNetUse, ...] = ()
 
     @property
     def guided(self) -> bool:
@@ -235,8 +280,8 @@ class GenerationParameters:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Digests of the stored pictures it starts from."""
-        return tuple(digest for digest in (self.image, self.mask) if digest is not None)
+        """Digests of the stored pictures that it is made from."""
+        return tuple(input_digests(self.as_dict()))
 
     @property
     def total_steps(self) -> int:
@@ -271,5 +316,14 @@ class GenerationParameters:
         if given.get("hires") is not None:
             given["hires"] = HiresPass(**given["hires"])
         given["loras"] = tuple(LoraUse(**each) for each in given.get("loras", ()))
+        given["controlnets"] = tuple(ControlNetUse(**each) for each in given.get("controlnets", ()))
         given["embeddings"] = tuple(given.get("embeddings", ()))
         return cls(**given)
+
+
+def input_digests(said: Mapping[str, Any]) -> Iterator[str]:
+    """Of the stored pictures that parameters, as ``as_dict`` gave them, name."""
+    for part in (said, *said.get("controlnets", ())):
+        for name in ("image", "mask"):
+            if part.get(name) is not None:
+                yield part[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from rockiln.domain.request import (
     EMBEDDINGS_MAX,
     LORA_WEIGHT_MAX,
     LORAS_MAX,
+    ControlNetUse,
     GenerationParameters,
     GenerationRequest,
     HiresPass,
@@ -47,13 +48,14 @@ def resolve(
     picture_format: PictureFormat,
     image: InputPicture | None = None,
     mask: InputPicture | None = None,
+    controls: Sequence[InputPicture] = (),
     embeddings: Collection[str] = (),
 ) -> GenerationParameters:
     """Makes every choice the request left open; refuses what this model cannot draw.
 
     Args:
         seed: where the request names none.
-        image, mask: what became of the request's.
+        image, mask, controls: what became of the request's; of each ControlNet its picture.
         embeddings: names of the textual inversions that are there.
 
     Raises:
@@ -61,8 +63,9 @@ def resolve(
     """
     defaults, grid = profile.defaults, profile.side_grid_px
     own = (defaults.width, defaults.height)
-    if image is not None:
-        own = (image.width // grid * grid, image.height // grid * grid)
+    given = image or next(iter(controls), None)
+    if given is not None:
+        own = (given.width // grid * grid, given.height // grid * grid)
     width = own[0] if request.width is None else request.width
     height = own[1] if request.height is None else request.height
     steps = _first(request.num_inference_steps, defaults.num_inference_steps)
@@ -83,6 +86,7 @@ def resolve(
     errors += _feature_errors(request, profile, loras)
     named = _named_embeddings(request, profile, embeddings, errors)
     errors += _input_errors(request, image, mask)
+    errors += _control_errors(request, controls, (width, height), grid)
     errors += _steps_errors(request, scheduler, steps)
     if strength is not None:
         errors += _strength_errors("strength", steps, strength)
@@ -111,6 +115,10 @@ def resolve(
         clip_skip=request.clip_skip,
         prompt_syntax=request.prompt_syntax,
         embeddings=named,
+        controlnets=tuple(
+            ControlNetUse(each.name, control.digest, each.scale, each.start, each.end)
+            for each, control in zip(request.controlnets, controls, strict=True)
+        ),
     )
 
 
@@ -150,6 +158,7 @@ def _feature_errors(
         "clip_skip": ("clip_skip", request.clip_skip > 1),
         "weighted_prompt": ("prompt_syntax", request.prompt_syntax == "weighted"),
         "embeddings": ("embeddings", bool(request.embeddings)),
+        "controlnets": ("controlnets", bool(request.controlnets)),
     }
     for feature, (field, wanted) in asked.items():
         if wanted and feature not in profile.features:
@@ -203,6 +212,31 @@ def _input_errors(
             f"{image.width}x{image.height}",
             "hint": "send both in one size",
         }
+
+
+def _control_errors(
+    request: GenerationRequest,
+    controls: Sequence[InputPicture],
+    size: tuple[int, int],
+    grid: int,
+) -> Iterator[_FieldError]:
+    """What a map shows has to lie where it is to be drawn: it is scaled, never stretched."""
+    width, height = size
+    for place, (asked, control) in enumerate(zip(request.controlnets, controls, strict=True)):
+        if asked.start >= asked.end:
+            yield {
+                "field": f"controlnets.{place}.end",
+                "message": f"it ends at {asked.end:g}, before it begins at {asked.start:g}",
+                "hint": "use an end above start",
+            }
+        across, down = control.width * height, control.height * width
+        if abs(across - down) >= grid * max(control.width, control.height):
+            yield {
+                "field": f"controlnets.{place}.image",
+                "message": f"it is {control.width}x{control.height} px, the picture "
+                f"{width}x{height}: it would be stretched",
+                "hint": f"send it as {width}x{height} px or in that shape",
+            }
 
 
 def _steps_errors(request: GenerationRequest, scheduler: str, steps: int) -> Iterator[_FieldError]:

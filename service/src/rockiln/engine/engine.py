@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from rockiln.domain.errors import InvalidRequestError, RockilnError
+from rockiln.domain.errors import RockilnError
 from rockiln.domain.fault import Stage
+from rockiln.engine.controls import controls_of, steered
 from rockiln.engine.embeddings import ReadTexts, embeddings_on
-from rockiln.engine.families.interface import Conditioning, PromptText
+from rockiln.engine.families.interface import Conditioning, Predict, PromptText
 from rockiln.engine.faults import fault_of, needs_fresh_process
-from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, text_warnings
+from rockiln.engine.jobs import Job, Picture, Prompts, Stopwatch, check_inputs, text_warnings
 from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_latents
 from rockiln.engine.loras import digests_of, loras_of
 from rockiln.engine.model_shelf import ModelShelf
@@ -111,7 +113,9 @@ class Engine:
 
     def _admit(self, run: protocol.Run) -> None:
         self._stage = "start"
-        self._check_inputs(run)
+        if run.job_id in self._jobs:
+            raise ValueError(f"job {run.job_id} was sent twice")
+        check_inputs(run, self._device)
         watch = Stopwatch(self._device)
         with watch.measure("load"):
             shelved = self._shelf.take(run.model, run.plan)
@@ -128,6 +132,7 @@ class Engine:
                 picture.latents = self._stored_latents(job, task.latents)
         unmade = [picture for picture in pictures if picture.latents is None]
         if unmade:
+            self._take_controlnets(job)
             self._stage = "encode_prompt"
             job.shelved.loras.align(job.loras)
         embeddings = {name: run.embedding_files[name] for name in run.parameters.embeddings}
@@ -146,21 +151,21 @@ class Engine:
         self._denoising += unmade
         self._end_if_done(job)
 
-    def _check_inputs(self, run: protocol.Run) -> None:
-        parameters = run.parameters
-        if run.job_id in self._jobs:
-            raise ValueError(f"job {run.job_id} was sent twice")
-        if run.plan.device != self._device.facts.kind:
-            raise ValueError(
-                f"the plan is for a {run.plan.device}, this engine computes on a "
-                f"{self._device.facts.kind}"
-            )
-        if parameters.scheduler not in run.model.schedulers:
-            raise InvalidRequestError(
-                f"scheduler {parameters.scheduler!r} does not sample model {run.model.id}"
-            )
-        if parameters.total_steps < 1:
-            raise InvalidRequestError(f"{parameters.total_steps} steps are none")
+    def _take_controlnets(self, job: Job) -> None:
+        """Those of the job beside its model, and those of the jobs that share it; no others."""
+        uses, shelved = job.run.parameters.controlnets, job.shelved
+        job.controlnets = tuple(Path(job.run.controlnet_files[use.name]) for use in uses)
+        sharing = [each for each in self._jobs.values() if each.shelved is shelved]
+        with job.watch.measure("load"):
+            if shelved.controlnets.hold([path for each in sharing for path in each.controlnets]):
+                self._device.release_cache()
+            components = shelved.model.components
+            job.controls = [
+                controls_of(
+                    job.run.parameters, (work.width, work.height), self._artefacts, components
+                )
+                for work in job.passes
+            ]
 
     def _encode_start(self, job: Job, start: StartPicture) -> StartPicture:
         """With its latents' distribution. It needs less than decoding, and the same rungs help."""
@@ -250,7 +255,9 @@ class Engine:
         leader = pictures[0].job
         shelved, plan = leader.shelved, leader.run.plan
         model = shelved.model
-        predict = partial(model.family.predict, model.components)
+        predict: Predict = partial(model.family.predict, model.components)
+        if leader.controlnets:
+            predict = steered(predict, shelved.controlnets.networks(leader.controlnets))
         self._stage = "denoise"
         try:
             with ExitStack() as stack:
@@ -258,6 +265,7 @@ class Engine:
                     stack.enter_context(picture.watch.measure("denoise"))
                 shelved.policies.align(plan)
                 shelved.loras.align(leader.loras)
+                shelved.controlnets.align(plan)
                 self._enter(leader, "denoise")
                 denoise_step(rows, one_by_one(predict) if plan.split_samples else predict)
                 self._device.synchronise()
@@ -326,6 +334,10 @@ class Engine:
             surroundings=self._surroundings,
             loras=digests_of((use.name for use in run.parameters.loras), run.lora_files),
             embeddings=digests_of(run.parameters.embeddings, run.embedding_files),
+            controlnets={
+                name: self._shelf.digest_of(Path(path))
+                for name, path in run.controlnet_files.items()
+            },
         )
         with picture.watch.measure("postprocess"):
             encoded = encode_picture(pixels, run.parameters.format, record)
@@ -347,7 +359,8 @@ class Engine:
     def _enter(self, job: Job, stage: Literal["encode_prompt", "denoise", "decode"]) -> None:
         """Moves weights as the job's plan has it for the stage."""
         alone = stage == "decode" and job.run.plan.unload_before_decode
-        if job.shelved.model.placement.enter(stage, alone=alone):
+        moved = job.shelved.controlnets.enter(stage, alone=alone)
+        if job.shelved.model.placement.enter(stage, alone=alone) or moved:
             self._device.release_cache()
 
     # How a job ends

@@ -6,7 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from rockiln.domain.errors import InvalidRequestError
+from rockiln.engine.controls import Control
 from rockiln.engine.embeddings import ReadTexts
 from rockiln.engine.families.interface import Conditioning
 from rockiln.engine.latents_file import FinalLatents
@@ -57,6 +60,7 @@ class Job:
         passes, prompts: what each picture goes through, and the conditioning of each pass.
         start: what they start from, if not from noise.
         loras: on the model's weights while it works for this job.
+        controlnets, controls: beside the model, and what they follow in each pass.
     """
 
     run: Run
@@ -68,6 +72,8 @@ class Job:
     prompts: list[Prompts] = field(default_factory=list)
     start: StartPicture | None = None
     loras: tuple[AppliedLora, ...] = ()
+    controlnets: tuple[Path, ...] = ()
+    controls: list[tuple[Control, ...]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -112,6 +118,25 @@ class Prompts:
 
     positive: Conditioning
     negative: Conditioning | None
+
+
+def check_inputs(run: Run, device: Device) -> None:
+    """What the front cannot have let through.
+
+    Raises:
+        InvalidRequestError, ValueError: it did.
+    """
+    parameters = run.parameters
+    if run.plan.device != device.facts.kind:
+        raise ValueError(
+            f"the plan is for a {run.plan.device}, this engine computes on a {device.facts.kind}"
+        )
+    if parameters.scheduler not in run.model.schedulers:
+        raise InvalidRequestError(
+            f"scheduler {parameters.scheduler!r} does not sample model {run.model.id}"
+        )
+    if parameters.total_steps < 1:
+        raise InvalidRequestError(f"{parameters.total_steps} steps are none")
 
 
 def text_warnings(job: Job, read: ReadTexts) -> list[str]:

@@ -1,4 +1,4 @@
-"""A model in memory, ready to work."""
+"""A model in memory, ready to work, and what works beside it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from rockiln.engine.placement import Placement
 
 
 @dataclass(eq=False)
-class LoadedModel:
+class LoadedParts:
+    """Attributes:
+    undo: what each applied policy found, under its name, to put it back.
+    """
+
+    components: Components
+    placement: Placement
+    undo: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(eq=False)
+class LoadedModel(LoadedParts):
     """Attributes:
     revision: SHA-256 over the folder's files.
-    undo: what each applied policy found, under its name, to put it back.
     """
 
     profile: ModelProfile
     revision: str
     family: Family
-    components: Components
-    placement: Placement
-    undo: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
 from rockiln.domain.residency import Held, held_by, to_evict
+from rockiln.engine.controlnets import ControlNetSet
 from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components, Family
 from rockiln.engine.loaded_model import LoadedModel
@@ -31,7 +32,7 @@ from rockiln.worker.protocol import ModelInMemory
 
 @dataclass(eq=False)
 class ShelvedModel:
-    """A loaded model, the policies and LoRAs on it, and what is known of its colours.
+    """A loaded model, the policies and LoRAs on it, the ControlNets beside it, and its colours.
 
     Attributes:
         plan: of the last job that used it.
@@ -42,6 +43,7 @@ class ShelvedModel:
     model: LoadedModel
     policies: PolicySet
     loras: LoraSet
+    controlnets: ControlNetSet
     colours: ColourMap
     plan: Plan
     held: Held
@@ -102,6 +104,10 @@ class ModelShelf:
         self.touch(shelved)
         return shelved
 
+    def digest_of(self, folder: Path) -> str:
+        """SHA-256 over the files of what stands beside a model; a known one is not read again."""
+        return revision(folder, self._cache_dir)
+
     def touch(self, shelved: ShelvedModel) -> None:
         """Its idle time begins anew: a job had it until now."""
         shelved.used_monotonic = self._monotonic()
@@ -132,6 +138,7 @@ class ModelShelf:
         moved = False
         for other in others.keys() & self._shelf.keys():
             self._shelf[other].loras.align(())  # the originals of what they change wait on the host
+            moved |= self._shelf[other].controlnets.hold(())
             moved |= self._shelf[other].model.placement.rest()
         if moved:
             self._device.release_cache()
@@ -175,10 +182,11 @@ class ModelShelf:
         if plan.decode_dtype is not None:
             _cast_decoder(family, components, getattr(torch, plan.decode_dtype))
         decode_device = torch.device("cpu") if plan.decode_device == "cpu" else None
-        placement = Placement(family, components, plan.placement, decode_device)
+        placement = Placement(family.stages, components, plan.placement, decode_device)
         placement.settle()
-        model = LoadedModel(profile, digest, family, components, placement)
-        return ShelvedModel(model, PolicySet(model), LoraSet(components), ColourMap(), plan, held)
+        model = LoadedModel(components, placement, profile, digest, family)
+        loras, controlnets = LoraSet(components), ControlNetSet(components, plan.placement)
+        return ShelvedModel(model, PolicySet(model), loras, controlnets, ColourMap(), plan, held)
 
 
 def _cast_decoder(family: Family, components: Components, dtype: torch.dtype) -> None:

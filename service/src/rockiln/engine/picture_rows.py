@@ -53,6 +53,7 @@ def _row(picture: Picture, beginning: Beginning, generator: torch.Generator, rep
             plan.sliced_attention,
             plan.split_samples,
             job.loras,
+            job.controlnets,
         ),
         latents=beginning.latents,
         scheduler=beginning.scheduler,
@@ -63,5 +64,6 @@ def _row(picture: Picture, beginning: Beginning, generator: torch.Generator, rep
         max_batch_rows=plan.max_batch_rows,
         on_step=[partial(report, picture)],
         begin=beginning.begin,
+        controls=job.controls[picture.passes_done],
         after_step=beginning.blend,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from rockiln.domain.plan import Placement as PlacementName
-from rockiln.engine.families.interface import Components, Family, Stage
+from rockiln.engine.families.interface import Components, Stage
 from rockiln.engine.weights_on_demand import Granularity, WeightsOnDemand
 
 _HOST = torch.device("cpu")
@@ -17,13 +18,14 @@ class Placement:
     """Moves the modules of one model. ``settle`` once after loading, then ``enter`` each stage.
 
     Args:
+        stages: which modules each stage uses.
         name: as the plan says; it never changes while the model is loaded.
         decode_device: where the decoder works, if not on the components' device.
     """
 
     def __init__(
         self,
-        family: Family,
+        stages: Mapping[Stage, Sequence[str]],
         components: Components,
         name: PlacementName = "resident",
         decode_device: torch.device | None = None,
@@ -31,7 +33,7 @@ class Placement:
         # A model may lack a part that its family has, such as the largest text encoder.
         self._stages: dict[Stage, list[str]] = {
             stage: [name for name in names if name in components.modules]
-            for stage, names in family.stages.items()
+            for stage, names in stages.items()
         }
         self._components = components
         self._decode_device = decode_device or components.device
@@ -81,7 +83,7 @@ class Placement:
             moved = not self._together
             self._gather()
             return moved
-        used = self._stages[stage]
+        used = self._stages.get(stage, [])
         moved = False
         for name, module in self._components.modules.items():
             if name not in used and name not in self._on_demand:
@@ -99,7 +101,7 @@ class Placement:
         self._together = True
 
     def _home(self, name: str) -> torch.device:
-        in_decode = name in self._stages["decode"]
+        in_decode = name in self._stages.get("decode", [])
         return self._decode_device if in_decode else self._components.device
 
 

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from rockiln.domain.plan import Plan
 from rockiln.engine.attention import SlicedAttention
-from rockiln.engine.loaded_model import LoadedModel
+from rockiln.engine.loaded_model import LoadedParts
 
 
 class Policy(Protocol):
@@ -22,9 +22,9 @@ class Policy(Protocol):
 
     def applies_to(self, plan: Plan) -> bool: ...
 
-    def apply(self, model: LoadedModel) -> None: ...
+    def apply(self, model: LoadedParts) -> None: ...
 
-    def remove(self, model: LoadedModel) -> None: ...
+    def remove(self, model: LoadedParts) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class SdpaAttention:
     def applies_to(self, plan: Plan) -> bool:
         return not plan.sliced_attention
 
-    def apply(self, model: LoadedModel) -> None:
+    def apply(self, model: LoadedParts) -> None:
         _swap_attention(model, self.name, AttnProcessor2_0())
 
-    def remove(self, model: LoadedModel) -> None:
+    def remove(self, model: LoadedParts) -> None:
         _restore_attention(model, self.name)
 
 
@@ -52,10 +52,10 @@ class SliceAttention:
     def applies_to(self, plan: Plan) -> bool:
         return plan.sliced_attention
 
-    def apply(self, model: LoadedModel) -> None:
+    def apply(self, model: LoadedParts) -> None:
         _swap_attention(model, self.name, SlicedAttention())
 
-    def remove(self, model: LoadedModel) -> None:
+    def remove(self, model: LoadedParts) -> None:
         _restore_attention(model, self.name)
 
 
@@ -68,16 +68,16 @@ class ChannelsLast:
     def applies_to(self, plan: Plan) -> bool:
         return plan.channels_last
 
-    def apply(self, model: LoadedModel) -> None:
+    def apply(self, model: LoadedParts) -> None:
         model.undo[self.name] = None
         self._lay_out(model, torch.channels_last)
 
-    def remove(self, model: LoadedModel) -> None:
+    def remove(self, model: LoadedParts) -> None:
         del model.undo[self.name]
         self._lay_out(model, torch.contiguous_format)
 
     @staticmethod
-    def _lay_out(model: LoadedModel, memory_format: torch.memory_format) -> None:
+    def _lay_out(model: LoadedParts, memory_format: torch.memory_format) -> None:
         for module in model.components.modules.values():
             module.to(memory_format=memory_format)
 
@@ -92,7 +92,7 @@ class VaeTiling:
     def applies_to(self, plan: Plan) -> bool:
         return plan.vae_tile_px == self.tile_px
 
-    def apply(self, model: LoadedModel) -> None:
+    def apply(self, model: LoadedParts) -> None:
         vae = model.components.modules["vae"]
         model.undo[self.name] = (
             vae.use_tiling,
@@ -103,7 +103,7 @@ class VaeTiling:
         vae.tile_sample_min_size = self.tile_px
         vae.tile_latent_min_size = self.tile_px // 2 ** (len(vae.config.block_out_channels) - 1)
 
-    def remove(self, model: LoadedModel) -> None:
+    def remove(self, model: LoadedParts) -> None:
         vae = model.components.modules["vae"]
         used, sample_px, latent_px = model.undo.pop(self.name)
         if not used:
@@ -115,7 +115,7 @@ class VaeTiling:
 class PolicySet:
     """The policies applied to one model, kept in line with the plan at work."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedParts) -> None:
         self._model = model
         self._applied: list[Policy] = []
 
@@ -145,7 +145,7 @@ def wanted_policies(plan: Plan) -> Iterator[Policy]:
             yield policy
 
 
-def _swap_attention(model: LoadedModel, name: str, processor: Any) -> None:
+def _swap_attention(model: LoadedParts, name: str, processor: Any) -> None:
     attending = {
         part: module
         for part, module in model.components.modules.items()
@@ -164,6 +164,6 @@ def _attends_plainly(module: Any) -> bool:
     )
 
 
-def _restore_attention(model: LoadedModel, name: str) -> None:
+def _restore_attention(model: LoadedParts, name: str) -> None:
     for part, processors in model.undo.pop(name).items():
         model.components.modules[part].set_attn_processor(processors)

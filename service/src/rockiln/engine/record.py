@@ -45,13 +45,14 @@ def make_record(
     surroundings: Surroundings,
     loras: dict[str, str] | None = None,
     embeddings: dict[str, str] | None = None,
+    controlnets: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record of picture ``index``, written as the request that makes this picture alone.
 
     Args:
         batch_rows: rows in the widest forward it took part in. 1: a repeat gives the same bytes;
             more: within 1/255 a pixel.
-        loras, embeddings: name → SHA-256 of the files that were used.
+        loras, embeddings, controlnets: name → SHA-256 of the files that were used.
     """
     alone = replace(parameters, seed=parameters.picture_seed(index), num_images=1)
     return {
@@ -68,6 +69,7 @@ def make_record(
         "versions": surroundings.versions,
         **({"loras": loras} if loras else {}),
         **({"embeddings": embeddings} if embeddings else {}),
+        **({"controlnets": controlnets} if controlnets else {}),
     }
 
 
@@ -106,12 +108,17 @@ def parameters_text(record: dict[str, Any]) -> str:
 
 
 def _feature_settings(asked: dict[str, Any]) -> dict[str, Any]:
-    """What A1111 writes of a picture to start from, a second pass and the text encoder."""
+    """What A1111 writes of a picture to start from, a second pass and what it was steered by."""
     settings: dict[str, Any] = {}
     if asked.get("strength") is not None:
         settings["Denoising strength"] = f"{asked['strength']:g}"
     if asked.get("clip_skip", 1) > 1:
         settings["Clip skip"] = asked["clip_skip"]
+    for place, use in enumerate(asked.get("controlnets", ())):
+        settings[f"ControlNet {place}"] = (
+            f'"Module: none, Model: {use["name"]}, Weight: {use["scale"]:g}, '
+            f'Guidance Start: {use["start"]:g}, Guidance End: {use["end"]:g}"'
+        )
     hires = asked.get("hires")
     if hires is not None:
         settings |= {

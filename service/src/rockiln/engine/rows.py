@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from rockiln.engine.families.interface import Conditioning
+from rockiln.engine.controls import Control, control_conditioning
+from rockiln.engine.families.interface import Conditioning, Predict
 from rockiln.engine.schedulers import clean_estimate, scale_model_input, takes_generator
-
-Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 
 
 @dataclass(eq=False)
@@ -32,6 +31,7 @@ class Row:
         max_batch_rows: how many rows may share a forward with it, itself included.
         on_step: called after each step; ``position`` then counts it.
         begin: place of the first timestep that is done; those before were left out.
+        controls: what ControlNets follow in it, one for each of them.
         after_step: changes the latents after each step of the scheduler.
         position: evaluations done; a scheduler of order 2 needs two for most steps.
         widest_batch_rows: rows in the widest forward so far; 1 means always alone.
@@ -48,6 +48,7 @@ class Row:
     max_batch_rows: int = 1
     on_step: list[Callable[[Row], None]] = field(default_factory=list)
     begin: int = 0
+    controls: tuple[Control, ...] = ()
     after_step: Callable[[Row], None] | None = None
     position: int = 0
     widest_batch_rows: int = 0
@@ -79,6 +80,11 @@ class Row:
     def scaled_latents(self) -> torch.Tensor:
         """The latents as the network wants them at this timestep."""
         return scale_model_input(self.scheduler, self.latents, self.timestep)
+
+    def controls_now(self) -> list[tuple[Control, float]]:
+        """Each with its scale at this step."""
+        at = (self.position, self.evaluations)
+        return [(control, control.scale_at(*at)) for control in self.controls]
 
     def advance(self, prediction: torch.Tensor) -> None:
         """One step of the row's scheduler with its prediction [1, C, h, w]."""
@@ -121,7 +127,8 @@ def denoise_step(rows: Sequence[Row], predict: Predict) -> None:
                 *(row.negative for row in guided if row.negative is not None),
                 *(row.conditioning for row in rows),
             ]
-        ),
+        )
+        | control_conditioning([row.controls_now() for row in samples]),
     )
     parts = torch.split(prediction, 1)
     unconditional = dict(zip(map(id, guided), parts, strict=False))

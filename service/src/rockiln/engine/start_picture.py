@@ -62,14 +62,15 @@ def start_of(parameters: GenerationParameters, artefacts: ArtefactStore) -> Star
     if parameters.image is None:
         return None
     size = (parameters.width, parameters.height)
-    pixels = _read(artefacts.input_path(parameters.image), "RGB", *size)
+    pixels = read_picture(artefacts.input_path(parameters.image), "RGB", *size)
     if parameters.mask is None:
         return StartPicture(pixels, None)
-    mask = _read(artefacts.input_path(parameters.mask), "L", *size)
+    mask = read_picture(artefacts.input_path(parameters.mask), "L", *size)
     return StartPicture(pixels, mask >= _MASK_FROM)
 
 
-def _read(path: Path, mode: str, width: int, height: int) -> npt.NDArray[np.uint8]:
+def read_picture(path: Path, mode: str, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """A stored picture, resized (Lanczos). Raises InvalidRequestError if it cannot be read."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image.convert(mode).resize((width, height), Image.Resampling.LANCZOS))

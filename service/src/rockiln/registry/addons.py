@@ -1,9 +1,9 @@
-"""Files that add to a model: folders of LoRAs and textual inversions. No torch."""
+"""What adds to a model: folders of LoRAs, textual inversions and ControlNets. No torch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
@@ -14,21 +14,33 @@ SUFFIX = ".safetensors"
 
 def addon_files(model_dirs: Iterable[Path], folder: str) -> dict[str, Path]:
     """Name → file, over the folders of that name in the model directories; the first one wins."""
-    found: dict[str, Path] = {}
+    return _named((path.stem, path) for path in _in_each(model_dirs, folder, f"*{SUFFIX}"))
+
+
+def addon_folders(model_dirs: Iterable[Path], folder: str, holds: str) -> dict[str, Path]:
+    """Likewise of folders that hold a file of that name."""
+    inner = (path.parent for path in _in_each(model_dirs, folder, f"*/{holds}"))
+    return _named((path.name, path) for path in inner)
+
+
+def _in_each(model_dirs: Iterable[Path], folder: str, pattern: str) -> Iterator[Path]:
     for root in model_dirs:
-        for path in sorted((root / folder).glob(f"*{SUFFIX}")):
-            if re.fullmatch(ADDON_NAME_PATTERN, path.stem):
-                found.setdefault(path.stem, path)
-    return found
+        yield from sorted((root / folder).glob(pattern))
 
 
-def find_addons(
-    model_dirs: Iterable[Path], folder: str, names: Iterable[str], what: str
-) -> dict[str, str]:
+def _named(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for name, path in found:
+        if re.fullmatch(ADDON_NAME_PATTERN, name):
+            named.setdefault(name, path)
+    return named
+
+
+def find_addons(files: Mapping[str, Path], names: Iterable[str], what: str) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    wanted = list(names)
-    files = addon_files(model_dirs, folder) if wanted else {}
-    for name in wanted:
+    found: dict[str, str] = {}
+    for name in names:
         if name not in files:
             raise BrokenModelError(f"there is no {what} {name!r} (any more)")
-    return {name: str(files[name]) for name in wanted}
+        found[name] = str(files[name])
+    return found

@@ -33,7 +33,7 @@ def architecture_of(
     """
     try:
         return Architecture(
-            denoiser=_KINDS.get(str(denoiser.get("_class_name")), _unet)(denoiser),
+            denoiser=_KINDS.get(str(denoiser.get("_class_name")), unet_facts)(denoiser),
             decoder=DecoderFacts(
                 channels=_numbers(vae["block_out_channels"]),
                 layers=int(vae["layers_per_block"]),
@@ -47,7 +47,12 @@ def architecture_of(
         return None
 
 
-def _unet(config: Config) -> DenoiserFacts:
+def unet_facts(config: Config) -> DenoiserFacts:
+    """Of a UNet, or of the half of one that a ControlNet is.
+
+    Raises:
+        KeyError, TypeError, ValueError: the config leaves something out or says it oddly.
+    """
     channels = _numbers(config["block_out_channels"])
     levels = len(channels)
     layers = _per_level(config.get("layers_per_block", 2), levels)

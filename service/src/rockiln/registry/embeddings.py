@@ -52,7 +52,7 @@ def embedding_files(model_dirs: Iterable[Path]) -> dict[str, Path]:
 
 def find_embeddings(model_dirs: Iterable[Path], names: Iterable[str]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    return find_addons(model_dirs, EMBEDDINGS_FOLDER, names, "textual inversion")
+    return find_addons(embedding_files(model_dirs), names, "textual inversion")
 
 
 def read_embedding(path: Path) -> Embedding:

@@ -34,6 +34,7 @@ class FamilyLayout:
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
     features: tuple[Feature, ...] = (
         "image", "mask", "hires", "loras", "clip_skip", "weighted_prompt", "embeddings",
+        "controlnets",
     )  # fmt: skip
     optional: frozenset[str] = frozenset()
     side_grid_px: int = 8

@@ -75,7 +75,7 @@ def lora_files(model_dirs: Iterable[Path]) -> dict[str, Path]:
 
 def find_loras(model_dirs: Iterable[Path], uses: Iterable[LoraUse]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    return find_addons(model_dirs, LORAS_FOLDER, (use.name for use in uses), "LoRA")
+    return find_addons(lora_files(model_dirs), (use.name for use in uses), "LoRA")
 
 
 def read_lora(path: Path, layers: Layers) -> list[LoraLayer]:

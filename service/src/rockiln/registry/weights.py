@@ -113,7 +113,7 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, Component
         BrokenModelError: a component has neither, or a file is not sound.
     """
     return {
-        component: _component_weights(folder / component, stem)
+        component: weights_in(folder / component, stem)
         for component, (_, _, stem) in layout.weighted_in(folder).items()
     }
 
@@ -124,17 +124,22 @@ def component_shapes(folder: Path, layout: FamilyLayout) -> dict[str, dict[str, 
     Raises:
         BrokenModelError: as ``component_weights``.
     """
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for component, (_, _, stem) in layout.weighted_in(folder).items():
-        inner = folder / component
-        names = _weights_names(inner, stem, None) or _weights_names(inner, stem, "fp16")
-        shapes[component] = {}
-        for name in names:
-            shapes[component] |= read_weights_file_of(component, inner / name).shapes
+    return {
+        component: shapes_in(folder / component, stem)
+        for component, (_, _, stem) in layout.weighted_in(folder).items()
+    }
+
+
+def shapes_in(folder: Path, stem: str) -> dict[str, tuple[int, ...]]:
+    """Of one component. Raises BrokenModelError where a file is not sound."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in _weights_names(folder, stem, None) or _weights_names(folder, stem, "fp16"):
+        shapes |= read_weights_file_of(folder.name, folder / name).shapes
     return shapes
 
 
-def _component_weights(folder: Path, stem: str) -> ComponentWeights:
+def weights_in(folder: Path, stem: str) -> ComponentWeights:
+    """Of one component. Raises BrokenModelError where it has none, or a file is not sound."""
     for variant in (None, "fp16"):
         names = _weights_names(folder, stem, variant)
         if names:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Select, delete, func, select, text
+from sqlalchemy import Select, delete, func, or_, select, text
 
 from rockiln.domain.job import FINAL_STATES
+from rockiln.domain.request import input_digests
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
 from rockiln.store.database import Database, retried_class
@@ -214,14 +215,18 @@ class Upkeep:
         return len(dropped)
 
     def _drop_inputs(self) -> int:
-        """Pictures to start from that no kept job names: deleted with it, or never accepted."""
+        """Pictures of clients that no kept job names: deleted with it, or never accepted."""
         old = self._artefacts.old_inputs(self._clock(), FRESH_SECONDS)
         if not old:
             return 0
-        image, mask = (JobRow.parameters[name].as_string() for name in ("image", "mask"))
+        names = ("image", "controlnets")
+        any_of_them = or_(*(JobRow.parameters[name].as_string().is_not(None) for name in names))
         with self._database.read() as session:
-            named = session.execute(select(image, mask).where(image.is_not(None))).all()
-        needed = {digest for digests in named for digest in digests}
+            needed = {
+                digest
+                for said in session.scalars(select(JobRow.parameters).where(any_of_them))
+                for digest in input_digests(said)
+            }
         dropped = 0
         for path in old:
             age = self._artefacts.age_seconds(path, self._clock())

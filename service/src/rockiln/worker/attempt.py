@@ -38,7 +38,8 @@ class Attempt:
     """One attempt. All times are monotonic seconds.
 
     Attributes:
-        lora_files, embedding_files: name → path of each that the job names.
+        model: with the ControlNets that work beside it.
+        lora_files, embedding_files, controlnet_files: name → path of each that the job names.
         running: it was sent to the engine; before, it waits for an engine that suits it.
         taken: the engine has read it.
         ready: what the engine said of itself when the attempt was planned; of its device what
@@ -53,6 +54,7 @@ class Attempt:
     model: ModelProfile
     lora_files: dict[str, str]
     embedding_files: dict[str, str]
+    controlnet_files: dict[str, str]
     choice: Choice
     ready: Ready
     ends: float

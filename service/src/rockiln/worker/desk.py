@@ -12,6 +12,7 @@ from rockiln.domain.errors import BrokenModelError, LeaseLostError
 from rockiln.domain.fault import Fault, FaultCode, Stage
 from rockiln.domain.job import JobState
 from rockiln.domain.residency import beside_pinned
+from rockiln.registry.controlnets import beside, find_controlnets
 from rockiln.registry.embeddings import find_embeddings
 from rockiln.registry.loras import find_loras
 from rockiln.settings import Settings
@@ -81,6 +82,8 @@ class Desk:
                 raise BrokenModelError(f"model {job.parameters.model} is gone")
             loras = find_loras(settings.model_dirs, job.parameters.loras)
             embeddings = find_embeddings(settings.model_dirs, job.parameters.embeddings)
+            controlnets = find_controlnets(settings.model_dirs, job.parameters.controlnets)
+            model = beside(model, controlnets.values())
             room = beside_pinned(ready.device, self._engine.pinned, model)
             ready = ready.model_copy(update={"device": room})
         except BrokenModelError as error:
@@ -94,6 +97,7 @@ class Desk:
             model=model,
             lora_files=loras,
             embedding_files=embeddings,
+            controlnet_files=controlnets,
             choice=choose(job, model, ready, self._store),
             ready=ready,
             ends=now + self._attempt_seconds(job),
@@ -138,6 +142,7 @@ class Desk:
                 ],
                 lora_files=attempt.lora_files,
                 embedding_files=attempt.embedding_files,
+                controlnet_files=attempt.controlnet_files,
                 purpose=job.purpose,
             )
         )

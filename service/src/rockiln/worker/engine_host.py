@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 # From the end of commands to SIGKILL, for a child that has nothing left to do.
 _LEAVE_SECONDS = 2.0
+_WIDEST_NUMBER_BYTES = 4
 
 
 @dataclass
@@ -165,8 +166,9 @@ class EngineHost:
         return self._plan is None or not self._plan.needs_new_child(plan, same_model=False)
 
     def bytes_to_load(self, model: ModelProfile) -> int:
-        """What the child has not in memory yet."""
-        return 0 if model.id in self._plans else model.weights_bytes
+        """What the child has not in memory yet; of ControlNets it is not known which it has."""
+        controlnets = sum(each.parameters for each in model.controlnets) * _WIDEST_NUMBER_BYTES
+        return controlnets + (0 if model.id in self._plans else model.weights_bytes)
 
     def replace(self, model: ModelProfile, plan: Plan, reason: str) -> None:
         """Has the child leave and one for that plan come."""

@@ -58,7 +58,7 @@ class Run(_Line):
     """Make the named pictures of a job. A warm-up makes them to fill the kernel caches.
 
     Attributes:
-        lora_files, embedding_files: name → path of each that the parameters name.
+        lora_files, embedding_files, controlnet_files: name → path of each that the parameters name.
     """
 
     op: Literal["run"] = "run"
@@ -70,6 +70,7 @@ class Run(_Line):
     pictures: list[PictureTask]
     lora_files: dict[str, str] = Field(default_factory=dict)
     embedding_files: dict[str, str] = Field(default_factory=dict)
+    controlnet_files: dict[str, str] = Field(default_factory=dict)
     purpose: Literal["picture", "warm_up"] = "picture"
 
 

@@ -29,7 +29,9 @@ def choose(job: Job, model: ModelProfile, ready: protocol.Ready, store: Store) -
     parameters, device = job.parameters, ready.device
     predicted = plan(parameters, model, device)
     key = RungKey(
-        revision=signature_of(model),
+        revision="+".join(
+            [signature_of(model), *(str(each.parameters) for each in model.controlnets)]
+        ),
         size_bucket=size_bucket(*parameters.largest_size),
         batch=parameters.num_images,
         dtype=predicted.dtype,

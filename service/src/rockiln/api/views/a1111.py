@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from rockiln.api.a1111_addons import embeddings, loras
+from rockiln.api.a1111_controlnet import SCRIPT
 from rockiln.api.a1111_images import (
     A1111Images,
     A1111Progress,
@@ -104,7 +105,11 @@ def _pictures(model: type[Txt2ImgRequest]) -> Response:
 
     def read() -> Wanted:
         given = read_a1111_request(model)
-        pictures = {"init_images", "mask"}  # as A1111 does: they are not sent back
+        pictures = {
+            "init_images",
+            "mask",
+            "alwayson_scripts",
+        }  # as A1111 does: they are not sent back
         kept.update(given.model_dump(mode="json", exclude=pictures))
         return wanted(given)
 
@@ -265,7 +270,7 @@ _OBJECTS: dict[str, Callable[[], Any]] = {
     "memory": _memory,
     "cmd-flags": lambda: {"api": True},
     "embeddings": embeddings,
-    "scripts": lambda: {"txt2img": [], "img2img": []},
+    "scripts": lambda: {"txt2img": [SCRIPT], "img2img": [SCRIPT]},
 }
 _DONE = (
     "refresh-checkpoints",

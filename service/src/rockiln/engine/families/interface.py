@@ -14,6 +14,8 @@ from rockiln.domain.request import PromptSyntax
 Stage = Literal["encode_prompt", "denoise", "decode"]
 # Named tensors, each with the sample as first dimension, so that samples can be concatenated.
 Conditioning = dict[str, torch.Tensor]
+# Latents [B, C, h, w], timesteps float32 [B] and conditioning of B samples → [B, C, h, w].
+Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 
 
 @dataclass

@@ -23,6 +23,7 @@ from rockiln.engine.families.loading import (
     load_module,
     model_weights,
 )
+from rockiln.engine.families.residuals import residual_arguments
 from rockiln.engine.families.timesteps import by_steps
 from rockiln.registry.json_file import read_json
 
@@ -60,11 +61,12 @@ def predict(
     timesteps: torch.Tensor,
     conditioning: Conditioning,
 ) -> torch.Tensor:
-    """One forward of the UNet over B samples."""
+    """One forward of the UNet over B samples, with residuals where there are any."""
     prediction: torch.Tensor = components.modules["unet"](
         latents,
         timesteps,
         encoder_hidden_states=conditioning["prompt_embeds"],
+        **residual_arguments(conditioning),
         return_dict=False,
     )[0]
     return prediction

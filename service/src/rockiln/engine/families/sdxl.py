@@ -24,6 +24,7 @@ from rockiln.engine.families.loading import (
     load_module,
     model_weights,
 )
+from rockiln.engine.families.residuals import residual_arguments
 from rockiln.engine.families.timesteps import by_steps
 from rockiln.registry.folder import INDEX_NAME
 from rockiln.registry.json_file import read_json
@@ -88,7 +89,7 @@ def predict(
     timesteps: torch.Tensor,
     conditioning: Conditioning,
 ) -> torch.Tensor:
-    """One forward of the UNet over B samples."""
+    """One forward of the UNet over B samples, with residuals where there are any."""
     prediction: torch.Tensor = components.modules["unet"](
         latents,
         timesteps,
@@ -97,6 +98,7 @@ def predict(
             "text_embeds": conditioning["text_embeds"],
             "time_ids": conditioning["time_ids"],
         },
+        **residual_arguments(conditioning),
         return_dict=False,
     )[0]
     return prediction

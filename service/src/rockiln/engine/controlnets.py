@@ -1,0 +1,92 @@
+"""The ControlNets beside a loaded model: loaded for a job, placed and optimised as the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.controlnets.controlnet import ControlNetModel
+
+from rockiln.domain.plan import Placement as PlacementName
+from rockiln.domain.plan import Plan
+from rockiln.engine.families.interface import Components, Stage
+from rockiln.engine.families.latents import grid_px_of
+from rockiln.engine.families.loading import load_module
+from rockiln.engine.loaded_model import LoadedParts
+from rockiln.engine.placement import Placement
+from rockiln.engine.policies import PolicySet
+from rockiln.registry.controlnets import read_controlnet
+from rockiln.registry.revision import signature
+
+_PART = "controlnet"
+_STAGES: dict[Stage, tuple[str, ...]] = {"denoise": (_PART,)}
+
+
+@dataclass(eq=False)
+class _Loaded:
+    signature: str
+    parts: LoadedParts
+    policies: PolicySet
+
+
+class ControlNetSet:
+    """Those of one model, until a job comes that does not want them.
+
+    Args:
+        components: of the model.
+        placement: as the model's own.
+    """
+
+    def __init__(self, components: Components, placement: PlacementName) -> None:
+        self._components = components
+        self._placement = placement
+        self._loaded: dict[Path, _Loaded] = {}
+
+    def hold(self, wanted: Collection[Path]) -> bool:
+        """Drops the others and loads what is not there or has changed on disk.
+
+        Returns:
+            Whether one was dropped, so that cached memory is worth giving back.
+
+        Raises:
+            BrokenModelError: one is unsound, or made for another base.
+        """
+        signatures = {path: signature(path) for path in wanted if path.is_dir()}
+        stale = [
+            path
+            for path, loaded in self._loaded.items()
+            if signatures.get(path) != loaded.signature
+        ]
+        for path in stale:
+            del self._loaded[path]
+        for path in wanted:
+            if path not in self._loaded:
+                self._loaded[path] = self._load(path, signatures.get(path, ""))
+        return bool(stale)
+
+    def networks(self, paths: Iterable[Path]) -> list[Any]:
+        """In that order; they are held."""
+        return [self._loaded[path].parts.components.modules[_PART] for path in paths]
+
+    def align(self, plan: Plan) -> None:
+        """As the policies of that plan want them."""
+        for loaded in self._loaded.values():
+            loaded.policies.align(replace(plan, vae_tile_px=None))
+
+    def enter(self, stage: Stage, *, alone: bool) -> bool:
+        """As ``Placement.enter``."""
+        moved = [each.parts.placement.enter(stage, alone=alone) for each in self._loaded.values()]
+        return any(moved)
+
+    def _load(self, path: Path, found_signature: str) -> _Loaded:
+        base = self._components
+        found = read_controlnet(path)
+        found.check_base(base.modules["unet"].config, grid_px_of(base.modules["vae"]))
+        module = load_module(ControlNetModel, found.weights, base.dtype)
+        components = replace(base, modules={_PART: module})
+        placement = Placement(_STAGES, components, self._placement)
+        placement.settle()
+        parts = LoadedParts(components, placement)
+        return _Loaded(found_signature, parts, PolicySet(parts))
