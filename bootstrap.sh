@@ -31,10 +31,10 @@ Takes this host to a running picture service on 127.0.0.1:8000 and makes a first
                         fail. cpu: leave a GPU alone
   --runtime NAME        docker: containers, needs root or sudo. process: plain processes in the foreground, without root.
                         auto (default): docker, or process after saying why
-  --listen ADDRESS      where the service is published, default 127.0.0.1:8000; elsewhere every call needs a key: the first
-                        one is written to /etc/rockiln/first-key
+  --listen ADDRESS      where the service is published, from now on; else where inventories/local says, 127.0.0.1:8000 at
+                        first. Off loopback every call needs a key: the first one is written to /etc/rockiln/first-key
   --inventory PATH      other hosts than this one, see inventories/example
-  --release NAME        a release of the catalogue, default auto
+  --release NAME        a release of the catalogue, or auto; else what the inventory says
   --make-bundle DIR     write what an install without a network needs: wheels, packages, images, checksums. Run it on a
                         host of the same OS, from the same checkout
   --offline DIR         verify such a bundle, then install from it alone
@@ -46,7 +46,7 @@ Exit codes: 0 done · 1 a step failed · 2 wrong usage · 3 host or release not 
 END
 }
 
-check_only=no backend=auto runtime=auto listen=127.0.0.1:8000 inventory=inventories/local release=auto
+check_only=no backend=auto runtime=auto listen='' inventory=inventories/local release=''
 make_bundle='' offline='' assume_yes=no
 playbook_arguments=()
 

@@ -4,6 +4,7 @@
 #   wheels/      the controller's, and those of the host's command
 #   debs/        packages with all that they need, as a small apt repository
 #   images.tar   proxy, api and worker
+#   rockiln.lock.yml   what the site has locked, where it has
 #   SHA256SUMS   of every file above
 
 readonly bundle_schema=1
@@ -32,7 +33,7 @@ write_bundle() { # DIR
   fetch_packages "$dir/debs"
   step "Write the manifest"
   printf '%s\n' "schema=$bundle_schema" "os=$(os_word ID)" "os_version=$(os_word VERSION_ID)" "python=$(python_word)" \
-    "release=$release" >"$dir/manifest"
+    "release=${release:-auto}" >"$dir/manifest"
   local sums
   temporary_folder sums
   (cd "$dir" && find . -type f -print0 | sort -z | xargs -0 sha256sum) >"$sums/SHA256SUMS"
@@ -85,5 +86,9 @@ use_bundle() { # DIR
   printf '%s\n' "Dir::Etc::sourcelist \"$state/sources.list\";" 'Dir::Etc::sourceparts "-";' "Dir::State::lists \"$state/lists\";" \
     'Acquire::Languages "none";' 'APT::Sandbox::User "root";' >"$state/apt.conf"
   export APT_CONFIG="$state/apt.conf" PIP_NO_INDEX=1 PIP_FIND_LINKS="$dir/wheels" PIP_CONFIG_FILE=/dev/null
+  local inventory_dir="$inventory"
+  [[ -d $inventory_dir ]] || inventory_dir="$(dirname "$inventory")"
+  # One of the site's own stays.
+  [[ ! -e $dir/rockiln.lock.yml || -e $inventory_dir/rockiln.lock.yml ]] || cp "$dir/rockiln.lock.yml" "$inventory_dir"
   playbook_arguments+=(--extra-vars "{\"inference_image_archives\": [\"$dir/images.tar\"], \"inference_image_build_allowed\": false}")
 }

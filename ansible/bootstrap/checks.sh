@@ -19,21 +19,25 @@ catalogue_value() { # KEY, of the cpu row: the first line "KEY: VALUE" of any de
   catalogue_cpu | sed -n "s/^ *$1: \"\{0,1\}\([^\"]*\)\"\{0,1\}\$/\1/p" | head -n 1
 }
 
+readonly site_settings="$here/inventories/local/group_vars/rockiln.yml"
+
 check_options() {
+  wished_listen="$listen"
+  [[ -n $listen ]] || listen="$(sed -n 's/^rockiln_published_address: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' "$site_settings")"
   local address='^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|localhost):([0-9]+)$'
   [[ $backend =~ ^(auto|rocm|cpu)$ ]] || fail "$E_USAGE" "--backend $backend is none of auto, rocm, cpu" "./bootstrap.sh --help"
   [[ $runtime =~ ^(auto|docker|process)$ ]] || fail "$E_USAGE" "--runtime $runtime is none of auto, docker, process" "./bootstrap.sh --help"
   if [[ ! $listen =~ $address ]] || ((BASH_REMATCH[2] < 1 || BASH_REMATCH[2] > 65535)); then
-    fail "$E_USAGE" "--listen $listen is not an IP address with a port" "./bootstrap.sh --listen 127.0.0.1:8000; ip -brief address shows others"
+    fail "$E_USAGE" "${listen:-nothing}, where to listen, is not an IP address with a port" "./bootstrap.sh --listen 127.0.0.1:8000; ip -brief address shows others"
   fi
   [[ -e $inventory ]] || fail "$E_USAGE" "there is no inventory $inventory" "see inventories/example"
-  case "$backend:$release" in
+  case "$backend:${release:-auto}" in
     cpu:auto) release=cpu ;;
     cpu:cpu | rocm:auto | auto:*) ;;
     cpu:* | rocm:cpu) fail "$E_USAGE" "--backend $backend and --release $release exclude each other" "./bootstrap.sh --release auto" ;;
   esac
   [[ $backend:$runtime != rocm:process ]] || fail "$E_USAGE" "--runtime process computes on the CPU" "./bootstrap.sh --backend rocm --runtime docker"
-  if [[ $release != auto ]] && ! catalogue_releases | grep -qxF -- "$release"; then
+  if [[ ${release:-auto} != auto ]] && ! catalogue_releases | grep -qxF -- "$release"; then
     fail "$E_HOST" "there is no release $release in the catalogue (known: $(catalogue_releases | xargs))" "./bootstrap.sh --release auto"
   fi
   [[ -z $make_bundle || -z $offline ]] || fail "$E_USAGE" "--make-bundle and --offline exclude each other" "./bootstrap.sh --help"
@@ -58,7 +62,7 @@ check_host() {
     "use one of these, or --runtime process in a container of one"
   say "$id $version, $machine"
   if grep -qsxF -- "$amd_vendor" /sys/class/drm/card*/device/vendor; then
-    if [[ $release == cpu ]]; then say "AMD GPU found and not used: the release is cpu"; else say "AMD GPU found; release: $release"; fi
+    if [[ $release == cpu ]]; then say "AMD GPU found and not used: the release is cpu"; else say "AMD GPU found; release: ${release:-as the inventory says}"; fi
   elif [[ $backend == rocm ]]; then
     fail "$E_HOST" "--backend rocm: this host's kernel shows no AMD GPU" "./bootstrap.sh --backend cpu, or see ansible/docs/troubleshooting.md"
   fi

@@ -5,12 +5,15 @@ readonly first_prompt='a red boat on a lake at sunset, snowy mountains' first_se
 readonly rockiln_command=/opt/rockiln/bin/rockiln first_key=/etc/rockiln/first-key
 
 play() { # VENV PLAYBOOK ARGUMENTS...
-  local venv="$1" playbook="$2" status=0
+  local venv="$1" playbook="$2" status=0 wishes=()
   shift 2
+  # What nobody asked for here stays as the inventory has it.
+  [[ -z $release ]] || wishes+=(--extra-vars "rocm_catalogue_release=$release")
+  [[ $backend == auto ]] || wishes+=(--extra-vars "preflight_backend=$backend")
+  [[ -z $wished_listen ]] || wishes+=(--extra-vars "rockiln_published_address=$listen")
   export ANSIBLE_CONFIG="$here/ansible.cfg" ANSIBLE_DISPLAY_SKIPPED_HOSTS=false PYTHONDONTWRITEBYTECODE=1
   as_root env PATH="$venv/bin:$PATH" "$venv/bin/ansible-playbook" --inventory "$inventory" "ansible/playbooks/$playbook.yml" \
-    --extra-vars "rocm_catalogue_release=$release" --extra-vars "preflight_backend=$backend" --extra-vars "rockiln_published_address=$listen" \
-    "$@" "${playbook_arguments[@]}" 2>&1 | tee "${log_file:-/dev/null}" || status="${PIPESTATUS[0]}"
+    "${wishes[@]}" "$@" "${playbook_arguments[@]}" 2>&1 | tee "${log_file:-/dev/null}" || status="${PIPESTATUS[0]}"
   return "$status"
 }
 
@@ -21,6 +24,8 @@ cause_in_log() { # the message of the last failed task, on one line
 }
 
 run_site() {
+  # Else the next upgrade would take the service back to where it was.
+  [[ -z $wished_listen ]] || ! is_local || sed -i "s/^rockiln_published_address: .*/rockiln_published_address: $listen/" "$site_settings"
   step "Provision the host and deploy the service"
   play "$here/.venv" site || fail "$E_STEP" "$(cause_in_log)" "repair that and run ./bootstrap.sh again"
 }
@@ -63,6 +68,10 @@ END
 
 first_picture() {
   is_local || { say "The hosts of $inventory are ready."; return 0; }
+  if [[ ! $listen =~ ^(127\.|localhost:) ]] && ! as_root test -s "$first_key"; then
+    say "The service runs on $listen. No picture is made: $first_key, the key for that, is gone."
+    return 0
+  fi
   step "Make the first picture"
   local picture=/var/lib/rockiln/first-picture.png
   # shellcheck disable=SC2016 # expanded by root's shell, which may read the key

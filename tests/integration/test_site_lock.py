@@ -97,8 +97,8 @@ def test_digest_of_the_first_pull_is_locked_and_enforced(site: Site) -> None:
     debian = site.registry.put("fixture-slim", "Debian as it was")
     code, said = site.get("vendor.yml", "rootfs.yml")
     assert code == 0, said
-    assert site.lock() == {"7.2.4": {"image": {"digest": first}}}
-    assert debian in (site.folder / "release-lock.yml").read_text()
+    locked = {"7.2.4": {"image": {"digest": first}, "rootfs": {"digest": debian}}}
+    assert site.lock() == locked
     before = held(f"{site.repository}@{first}"), held("rockiln-rootfs:fixture")
     assert all(before)
 
@@ -117,7 +117,7 @@ def test_digest_of_the_first_pull_is_locked_and_enforced(site: Site) -> None:
     assert first in said
     assert "rockiln.lock.yml" in said
     assert not docker("images", "--quiet", site.repository)
-    assert site.lock() == {"7.2.4": {"image": {"digest": first}}}
+    assert site.lock() == locked
 
 
 def test_another_image_under_a_pinned_digest_is_refused(site: Site) -> None:
