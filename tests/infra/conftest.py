@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if not collection_path.is_file():
         return None
     return (collection_path.name == "test_scenarios.py") == bool(config.getoption("hosts")) or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A scenario's own seconds, not those that its test waited: ``--durations`` prints them."""
+    report = yield
+    for name, value in item.user_properties:
+        if report.when == "call" and name == "seconds" and isinstance(value, float):
+            report.duration = value
+    return report
 
 
 @pytest.fixture(scope="session")
