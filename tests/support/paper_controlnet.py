@@ -1,4 +1,4 @@
-"""ControlNet folders for the front: a config, and weights of that shape that are all zero."""
+"""ControlNets for the model on paper: a config, and weights of that shape that are all zero."""
 
 from __future__ import annotations
 
@@ -9,18 +9,8 @@ from typing import Any
 
 from rockiln.registry.architecture import unet_facts
 from rockiln.registry.controlnet_shapes import controlnet_tensors
+from support.paper_model import UNET
 
-UNET: dict[str, Any] = {
-    "_class_name": "UNet2DConditionModel",
-    "in_channels": 4,
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-    "cross_attention_dim": 32,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-}
 CONTROLNET: dict[str, Any] = {
     **{name: value for name, value in UNET.items() if name != "up_block_types"},
     "_class_name": "ControlNetModel",

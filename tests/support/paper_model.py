@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rockiln.domain.model import ModelDefaults, ModelProfile
 
@@ -32,6 +33,17 @@ PAPER = ModelProfile(
     ),
 )
 
+UNET: dict[str, Any] = {
+    "_class_name": "UNet2DConditionModel",
+    "in_channels": 4,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 32,
+    "attention_head_dim": 4,
+    "norm_num_groups": 8,
+}
 _INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "text_encoder": ["transformers", "CLIPTextModel"],
@@ -53,7 +65,8 @@ def write_paper_model(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(_INDEX))
     for component, stem in _WEIGHTS.items():
         (folder / component).mkdir()
-        (folder / component / "config.json").write_text("{}")
+        config = UNET if component == "unet" else {}
+        (folder / component / "config.json").write_text(json.dumps(config))
         (folder / component / f"{stem}.safetensors").write_bytes(_NO_TENSORS)
     for component, name in (("scheduler", "scheduler_config.json"), ("tokenizer", "vocab.json")):
         (folder / component).mkdir()

@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from rockiln.store.records import Job, Lease
 from support.front import Front, ServedFront
+from support.paper_controlnet import write_paper_controlnet
 from support.paper_model import PAPER
 from support.service import eventually
 
@@ -97,6 +98,21 @@ def test_img2img_and_inpainting_with_the_client_library(
     assert (used.image is not None, used.mask is not None, used.strength) == (True, True, 0.75)
     assert len(answer.images) == 1
     assert "init_images" not in answer.parameters
+
+
+def test_a_controlnet_unit_of_the_client_library(
+    front: ServedFront, client: Any, draws: None
+) -> None:
+    write_paper_controlnet(front.models_dir / "controlnets" / "edges")
+    assert client.controlnet_model_list() == ["edges"]
+    assert client.controlnet_module_list() == ["none"]
+    assert client.controlnet_version() == 2
+    unit = webuiapi.ControlNetUnit(
+        image=Image.new("RGB", (128, 128)), model="edges", weight=0.7, guidance_end=0.5
+    )
+    client.txt2img(prompt="a boat", width=128, height=128, controlnet_units=[unit])
+    (use,) = front.store.jobs.page(limit=1)[0].parameters.controlnets
+    assert (use.name, use.scale, use.start, use.end) == ("edges", 0.7, 0.0, 0.5)
 
 
 def test_the_lists_of_the_client_library(client: Any, draws: None) -> None:

@@ -17,7 +17,7 @@ from rockiln.domain.request import ControlNetUse
 from rockiln.registry import Catalogue
 from rockiln.settings import Settings
 from support.front import Front
-from support.paper_controlnet import UNET, write_paper_controlnet
+from support.paper_controlnet import write_paper_controlnet
 from support.paper_model import PAPER, write_paper_model
 
 
@@ -39,7 +39,6 @@ def front(tmp_path: Path) -> Iterator[Front]:
     settings = Settings(public_dir=tmp_path / "public", data_dir=tmp_path / "data")
     models = settings.own_models_dir
     write_paper_model(models / PAPER.id)
-    (models / PAPER.id / "unet" / "config.json").write_text(json.dumps(UNET))
     for name in ("edges", "depth"):
         write_paper_controlnet(models / "controlnets" / name)
     write_paper_controlnet(models / "controlnets" / "wide", cross_attention_dim=64)
@@ -215,3 +214,57 @@ def test_clients_of_the_extension_find_what_they_ask_for(front: Front) -> None:
     assert get("/controlnet/version").get_json() == {"version": 2}
     assert get("/controlnet/settings").get_json() == {"control_net_unit_count": 3}
     assert get("/sdapi/v1/scripts").get_json()["txt2img"] == ["controlnet"]
+
+
+# The form
+
+
+def sent(front: Front, **fields: Any) -> Any:
+    return front.send_form("/ui/generate", {"prompt": "a", **fields})
+
+
+def test_the_form_offers_what_fits_and_sends_it(front: Front) -> None:
+    page = front.client.get("/ui/").text
+    assert "<option >edges</option>" in page
+    assert ">wide<" not in page
+    files = {"control_image": (io.BytesIO(png()), "map.png")}
+    answer = sent(front, control="edges", control_scale="0.5", control_end="0.8", **files)
+    assert answer.status_code == 303, answer.text
+    (job,) = front.store.jobs.page(limit=1)
+    (use,) = job.parameters.controlnets
+    assert (use.name, use.scale, use.start, use.end) == ("edges", 0.5, 0.0, 0.8)
+    assert "edges, 0.5, from 0.0 to 0.8 of the steps" in front.client.get(f"/ui/jobs/{job.id}").text
+    again = front.client.get(f"/ui/?again={job.id}").text
+    assert "<option selected>edges</option>" in again
+    assert "The map of that job is taken again" in again
+    changed = sent(front, control="edges", control_scale="0.9", inputs_from=job.id)
+    assert changed.status_code == 303, changed.text
+    (last, _) = front.store.jobs.page(limit=2)
+    assert last.parameters.controlnets == (replace(use, scale=0.9, end=1.0),)
+    without = sent(front, control="", inputs_from=job.id)
+    assert without.status_code == 303
+    assert front.store.jobs.page(limit=1)[0].parameters.controlnets == ()
+
+
+def test_several_of_a_job_are_taken_again_as_they_were(front: Front) -> None:
+    job_id = front.submit(controlnets=[control(), control("depth", scale=0.3)])
+    assert sent(front, control="", inputs_from=job_id).status_code == 303
+    first, second = front.store.jobs.page(limit=2)
+    assert first.parameters.controlnets == second.parameters.controlnets
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"control": "edges"}, "control_image", "It is missing"),
+        ({"control": "pose", "control_image": (io.BytesIO(png()), "x")}, "control", "pose"),
+        ({"control": "edges", "control_start": "2"}, "control_start", "more than 1.0"),
+    ],
+)
+def test_the_form_says_what_is_wrong_where_it_is(
+    front: Front, fields: dict[str, Any], field: str, words: str
+) -> None:
+    answer = sent(front, **fields)
+    assert answer.status_code == 400
+    (told,) = [line for line in answer.text.splitlines() if f'id="{field}-error"' in line]
+    assert words in told

@@ -12,18 +12,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rockiln.cli import exit_codes
 from rockiln.cli.client import Client
-from rockiln.cli.generate import output_path
+from rockiln.cli.generate import output_path, read_control
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.request import GenerationParameters
 from rockiln.store.records import Job, Lease
 from support.command import rockiln
 from support.front import ServedFront
+from support.paper_controlnet import write_paper_controlnet
 from support.service import eventually
 
 pytestmark = pytest.mark.slow
+
+
+def test_a_map_goes_with_its_controlnet(served: ServedFront, tmp_path: Path) -> None:
+    write_paper_controlnet(served.models_dir / "controlnets" / "edges")
+    Image.new("RGB", (64, 64)).save(tmp_path / "map.png")
+    with served.hand.working():
+        ended = rockiln(
+            served, "generate", "a boat", "--json", "--control", "edges=map.png,scale=0.5,end=0.75",
+            cwd=tmp_path,
+        )  # fmt: skip
+    (use,) = json.loads(ended.stdout)["parameters"]["controlnets"]
+    assert (use["name"], use["scale"], use["start"], use["end"]) == ("edges", 0.5, 0.0, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("edges", "is not NAME=FILE"),
+        ("edges=no.png", "cannot be read: No such file"),
+        ("edges=x,weight=1", "none of scale, start, end"),
+        ("edges=x,scale=much", "'much' is no number"),
+    ],
+)
+def test_what_names_no_map_is_a_wrong_command_line(said: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_control(said)
 
 
 def test_a_picture_is_saved_and_its_path_printed(served: ServedFront, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ of SD 1.5 and SDXL size with random weights, float16, on an NVIDIA H200. No AMD 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from rockiln.domain.memory import (
     guides_by_pairs,
     largest_size_that_fits,
 )
-from rockiln.domain.model import DeviceFacts
+from rockiln.domain.model import ControlNetFacts, DeviceFacts, ModelProfile
 from rockiln.domain.plan import admit, plan
-from support.known_models import known_profile
+from rockiln.registry.architecture import unet_facts
+from rockiln.registry.controlnet_shapes import controlnet_tensors
+from support.known_models import CONFIGS, known_profile
 from support.parameters import parameters
 
 MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
@@ -233,3 +236,42 @@ def test_capabilities_are_those_of_device_and_model() -> None:
     on_cpu = capabilities(sd15, DeviceFacts("cpu", "host", 16 * GIB, 2), samples=2)
     assert DecodeRung.CPU not in on_cpu.decode
     assert on_cpu.denoise == {DenoiseRung.FULL, DenoiseRung.SPLIT_BATCH}
+
+
+def with_controlnets(name: str, count: int) -> ModelProfile:
+    """As the registry would read them from the field's ControlNets of that base."""
+    profile = known_profile(name)
+    config = {**CONFIGS[name]["unet"], "conditioning_embedding_out_channels": [16, 32, 96, 256]}
+    shape = unet_facts(config)
+    parameters = sum(math.prod(sides) for sides in controlnet_tensors(shape, config).values())
+    return replace(profile, controlnets=(ControlNetFacts(parameters, shape, 16),) * count)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("sd15", 361_279_120), ("sdxl", 1_251_014_160)])
+def test_a_controlnet_counts_with_weights_and_what_it_gives(name: str, parameters: int) -> None:
+    work = Workload(1024, 1024, 1, "float16")
+    plain, one, two = (with_controlnets(name, count) for count in (0, 1, 2))
+    assert one.controlnets[0].parameters == parameters
+    for rung in DenoiseRung:
+        found = [
+            estimate(model, work, Rungs(rung, DecodeRung.FULL), card(64))
+            for model in (plain, one, two)
+        ]
+        peaks = [each.by_stage["denoise"] for each in found]
+        hosts = [each.host_bytes for each in found]
+        whole = rung in {DenoiseRung.FULL, DenoiseRung.SLICED, DenoiseRung.MODEL_OFFLOAD}
+        weights = 2 * parameters if whole else 0
+        assert peaks[1] - peaks[0] > weights
+        assert (peaks[2] - peaks[1] > weights) is whole
+        assert hosts[2] - hosts[1] == hosts[1] - hosts[0] == 2 * parameters
+
+
+@pytest.mark.parametrize(("gib", "count", "denoise"), [
+    (12, 0, "full"), (12, 1, "full"), (12, 2, "model_offload"),
+    (10, 1, "model_offload"), (8, 0, "model_offload"), (8, 1, "group_offload"),
+])  # fmt: skip
+def test_sdxl_makes_room_for_controlnets(gib: int, count: int, denoise: str) -> None:
+    wanted = parameters(width=1024, height=1024)
+    chosen = plan(wanted, with_controlnets("sdxl", count), card(gib))
+    assert chosen.rungs.denoise.value == denoise
+    assert chosen.predicted_bytes <= gib * GIB

@@ -11,7 +11,13 @@ from pydantic import ValidationError
 from rockiln.domain.embeddings import names_in, replace_names
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.fingerprint import fingerprint
-from rockiln.domain.request import GenerationParameters, GenerationRequest, HiresPass, LoraUse
+from rockiln.domain.request import (
+    ControlNetUse,
+    GenerationParameters,
+    GenerationRequest,
+    HiresPass,
+    LoraUse,
+)
 from rockiln.domain.resolution import InputPicture, resolve
 from rockiln.domain.sampling import A1111_NAMES, DIFFUSION_SCHEDULERS, scheduler_named
 from support.paper_model import PAPER
@@ -111,6 +117,31 @@ def test_an_image_gives_the_size_and_a_strength() -> None:
     assert (found.width, found.height, found.strength) == (200, 128, 0.8)
     assert (found.image, found.inputs, found.total_steps) == (IMAGE.digest, (IMAGE.digest,), 3)
     assert resolved(IMAGE, width=64, height=72).width == 64
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "words"),
+    [
+        ((204, 130), {}, ""),
+        ((64, 64), {"width": 512, "height": 512}, ""),
+        ((513, 767), {"width": 256, "height": 384}, ""),
+        ((64, 64), {"width": 512, "height": 440}, "would be stretched"),
+        ((512, 256), {"width": 256, "height": 256}, "512x256 px, the picture 256x256"),
+    ],
+)
+def test_a_map_is_scaled_and_never_stretched(
+    size: tuple[int, int], sides: dict[str, int], words: str
+) -> None:
+    control = {"name": "edges", "image": b"x"}
+    request = GenerationRequest.model_validate({"prompt": "a", "controlnets": [control], **sides})
+    given: Any = {"seed": 1, "picture_format": "png", "controls": [InputPicture("0" * 64, *size)]}
+    if words:
+        with pytest.raises(InvalidRequestError, match=words):
+            resolve(request, PAPER, **given)
+        return
+    found = resolve(request, PAPER, **given)
+    assert found.controlnets == (ControlNetUse("edges", "0" * 64, 1.0, 0.0, 1.0),)
+    assert type(found).from_dict(found.as_dict()) == found
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from rockiln.registry.architecture import unet_facts
 from rockiln.registry.controlnet_shapes import controlnet_tensors
 from rockiln.registry.controlnets import STEM, controlnet_paths, read_controlnet
 from support.known_models import CONFIGS
-from support.paper_controlnet import CONTROLNET, UNET, write_paper_controlnet, write_zeros
+from support.paper_controlnet import CONTROLNET, write_paper_controlnet, write_zeros
+from support.paper_model import UNET
 from unit.registry.test_hostile_models import (
     instead,
     link,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -11,6 +13,7 @@ from rockiln.api.services import Services
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.registry.controlnets import ControlNet, check_fits, controlnet_paths, read_controlnet
+from rockiln.registry.revision import signature
 
 
 class ControlNetDocument(BaseModel):
@@ -38,7 +41,7 @@ def controlnet_documents(
     documents = []
     for name, path in sorted(controlnet_paths(services.settings.model_dirs).items()):
         try:
-            found = read_controlnet(path)
+            found = _read(path, signature(path))
         except BrokenModelError as error:
             documents.append(ControlNetDocument(name=name, state="broken", reason=error.detail))
             continue
@@ -51,6 +54,18 @@ def controlnet_documents(
             )
         )
     return documents
+
+
+def controlnets_for(services: Services, model: ModelProfile) -> list[str]:
+    """Names of those that were made for a model."""
+    return [each.name for each in controlnet_documents(services, [model]) if each.models]
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, found_signature: str) -> ControlNet:
+    """A form asks again and again; what a job is admitted by is read anew."""
+    del found_signature  # it stands for the content
+    return read_controlnet(path)
 
 
 def _fits(found: ControlNet, model: ModelProfile) -> bool:

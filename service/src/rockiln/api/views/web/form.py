@@ -24,10 +24,20 @@ HIRES_FIELDS = {
     "hires_steps": "num_inference_steps",
     "hires_strength": "strength",
 }
+# Of one ControlNet; the form has room for no more.
+CONTROL_FIELDS = {
+    "control": "name",
+    "control_scale": "scale",
+    "control_start": "start",
+    "control_end": "end",
+}
 # Not of the request: the chosen shape, and a job whose input pictures are taken again.
 OWN_FIELDS = ("size", "inputs_from")
 FILE_FIELDS = frozenset({"image", "mask"})
-FORM_FIELDS = frozenset({*TEXT_FIELDS, *WHOLE_FIELDS, *DECIMAL_FIELDS, *HIRES_FIELDS, *OWN_FIELDS})
+CONTROL_IMAGE = "control_image"
+FORM_FIELDS = frozenset(
+    {*TEXT_FIELDS, *WHOLE_FIELDS, *DECIMAL_FIELDS, *HIRES_FIELDS, *CONTROL_FIELDS, *OWN_FIELDS}
+)
 
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _SHAPES = (
@@ -78,6 +88,9 @@ def form_content(typed: Mapping[str, str]) -> dict[str, Any]:
     hires = _numbers(typed, whole, int)
     if hires:
         content["hires"] = hires | _numbers(typed, {"hires_strength": "strength"}, float)
+    if name := typed.get("control", "").strip():
+        numbers = {field: part for field, part in CONTROL_FIELDS.items() if part != "name"}
+        content["controlnets"] = [{"name": name, **_numbers(typed, numbers, float)}]
     return content
 
 
@@ -102,6 +115,11 @@ def typed_of(said: Mapping[str, Any]) -> dict[str, str]:
     hires = said.get("hires")
     if isinstance(hires, Mapping):
         typed |= {field: _as_typed(hires.get(name)) for field, name in HIRES_FIELDS.items()}
+    controlnets = said.get("controlnets")
+    if isinstance(controlnets, list | tuple) and len(controlnets) == 1:
+        (use,) = controlnets
+        if isinstance(use, Mapping):
+            typed |= {field: _as_typed(use.get(name)) for field, name in CONTROL_FIELDS.items()}
     loras = said.get("loras")
     if isinstance(loras, list | tuple):
         typed["prompt"] += "".join(

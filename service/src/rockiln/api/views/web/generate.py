@@ -10,12 +10,15 @@ from werkzeug.wrappers import Response
 from rockiln.api.access import owner_of_request
 from rockiln.api.admission import accept_job, read_request
 from rockiln.api.body import body_turn
+from rockiln.api.controlnets import controlnets_for
 from rockiln.api.documents import job_document
 from rockiln.api.picture_settings import PictureSettings
 from rockiln.api.repeats import input_pictures
 from rockiln.api.services import services
 from rockiln.api.views.jobs import find_job
 from rockiln.api.views.web.form import (
+    CONTROL_FIELDS,
+    CONTROL_IMAGE,
     FILE_FIELDS,
     FORM_FIELDS,
     form_content,
@@ -36,6 +39,7 @@ from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.job import RUNNING_STATES, WAITING_STATES
 from rockiln.domain.request import (
     CLIP_SKIP_MAX,
+    CONTROL_SCALE_MAX,
     GUIDANCE_MAX,
     NUM_IMAGES_MAX,
     PROMPT_MAX_CHARS,
@@ -54,6 +58,7 @@ _LIMITS = {
     "seed": SEED_MAX,
     "num_images": NUM_IMAGES_MAX,
     "clip_skip": CLIP_SKIP_MAX,
+    "control_scale": CONTROL_SCALE_MAX,
     "grid_px": SIDE_GRID_PX,
 }
 
@@ -81,7 +86,7 @@ def form_of_model() -> str:
 @blueprint.post("/ui/generate")
 def submit() -> Response:
     with body_turn():
-        sent = read_form(FORM_FIELDS, FILE_FIELDS)
+        sent = read_form(FORM_FIELDS, {*FILE_FIELDS, CONTROL_IMAGE})
         typed = {name: sent[name] for name in FORM_FIELDS if isinstance(sent.get(name), str)}
         try:
             with as_trouble():
@@ -95,8 +100,17 @@ def submit() -> Response:
 
 def _accept(typed: dict[str, str], sent: dict[str, Any]) -> Job:
     content = form_content(typed)
+    before: dict[str, Any] = {}
     if typed.get("inputs_from"):
-        content |= input_pictures(find_job(typed["inputs_from"]))
+        before = input_pictures(find_job(typed["inputs_from"]))
+    controlled = before.pop("controlnets", [])
+    content |= before
+    if "controlnets" in content:
+        old = controlled[0]["image"] if controlled else b""
+        if image := sent.get(CONTROL_IMAGE) or old:
+            content["controlnets"][0]["image"] = image
+    elif len(controlled) > 1:  # the form has no room for them
+        content["controlnets"] = controlled
     content |= {name: sent[name] for name in FILE_FIELDS if sent.get(name)}
     wanted = read_request(services(), content)
     return accept_job(
@@ -124,6 +138,10 @@ def _field(name: str) -> str:
     outer, _, inner = name.partition(".")
     if outer == "hires":
         return f"hires_{inner or 'width'}"
+    if outer == "controlnets":
+        part = inner.rpartition(".")[2]
+        fields = {**{of: field for field, of in CONTROL_FIELDS.items()}, "image": CONTROL_IMAGE}
+        return fields.get(part, "control")
     return outer
 
 
@@ -175,6 +193,7 @@ def form_context(
         "broken_models": sorted(catalogue.broken.items()),
         "chosen": chosen,
         "loras": sorted(lora_files(held.settings.model_dirs)),
+        "controlnets": [] if chosen is None else controlnets_for(held, chosen),
         **state_of_service(),
     }
 
