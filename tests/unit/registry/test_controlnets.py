@@ -167,8 +167,13 @@ def test_folders_are_found_by_name_the_first_directory_first(sound: Path, tmp_pa
     (tmp_path / "controlnets" / "no config").mkdir()
     (tmp_path / "controlnets" / "-x").mkdir()
     (tmp_path / "controlnets" / "-x" / CONFIG).write_text("{}")
+    for name in ("depth", "pose"):
+        (tmp_path / "controlnets" / f"{name}.safetensors").write_bytes(b"")
     found = controlnet_paths([sound.parents[1], tmp_path])
-    assert found == {"edges": sound, "depth": tmp_path / "controlnets" / "depth"}
+    lone = tmp_path / "controlnets" / "pose.safetensors"
+    assert found == {"edges": sound, "depth": tmp_path / "controlnets" / "depth", "pose": lone}
+    with pytest.raises(BrokenModelError, match=r"stands alone; .* folder pose with config"):
+        read_controlnet(lone)
 
 
 def test_old_configs_lack_what_has_a_default(tmp_path: Path) -> None:

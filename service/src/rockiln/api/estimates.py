@@ -49,14 +49,18 @@ class Estimator:
 
 
 def work(parameters: GenerationParameters) -> float:
-    """Pixels that pass the network: steps x samples x pixels, over all passes."""
+    """Pixels that pass the network: steps x samples x pixels, over all passes.
+
+    A ControlNet is about half a network more.
+    """
     samples = parameters.num_images * (2 if parameters.guided else 1)
+    networks = 1 + len(parameters.controlnets) / 2
     first = steps_run(parameters.num_inference_steps, parameters.strength)
     pixels = first * parameters.width * parameters.height
     hires = parameters.hires
     if hires is not None:
         pixels += steps_run(hires.num_inference_steps, hires.strength) * hires.width * hires.height
-    return float(samples * pixels)
+    return samples * networks * pixels
 
 
 def _rates(samples: Iterable[tuple[GenerationParameters, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,21 +53,25 @@ class ControlNetSet:
         Raises:
             BrokenModelError: one is unsound, or made for another base.
         """
-        signatures = {path: signature(path) for path in wanted if path.is_dir()}
         stale = [
             path
             for path, loaded in self._loaded.items()
-            if signatures.get(path) != loaded.signature
+            if path not in wanted or signature(path) != loaded.signature
         ]
         for path in stale:
             del self._loaded[path]
-        for path in wanted:
-            if path not in self._loaded:
-                self._loaded[path] = self._load(path, signatures.get(path, ""))
+        self.networks(wanted)
         return bool(stale)
 
-    def networks(self, paths: Iterable[Path]) -> list[Any]:
-        """In that order; they are held."""
+    @property
+    def held(self) -> list[Path]:
+        return list(self._loaded)
+
+    def networks(self, paths: Collection[Path]) -> list[Any]:
+        """In that order; one that left for another model's job comes again."""
+        for path in paths:
+            if path not in self._loaded:
+                self._loaded[path] = self._load(path)
         return [self._loaded[path].parts.components.modules[_PART] for path in paths]
 
     def align(self, plan: Plan) -> None:
@@ -80,9 +84,10 @@ class ControlNetSet:
         moved = [each.parts.placement.enter(stage, alone=alone) for each in self._loaded.values()]
         return any(moved)
 
-    def _load(self, path: Path, found_signature: str) -> _Loaded:
+    def _load(self, path: Path) -> _Loaded:
         base = self._components
         found = read_controlnet(path)
+        found_signature = signature(path)
         found.check_base(base.modules["unet"].config, grid_px_of(base.modules["vae"]))
         module = load_module(ControlNetModel, found.weights, base.dtype)
         components = replace(base, modules={_PART: module})

@@ -45,7 +45,7 @@ _INERT = re.compile(
 _OTHER_KINDS = (
     (r"lora_(unet|te\d?|transformer)_.+|.+\.lora_(down|up|A|B)\.weight", "a LoRA: into loras/"),
     (r"emb_params|clip_[lg]|string_to_param\..+", "a textual inversion: into embeddings/"),
-    (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet, not a model"),
+    (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet: see controlnets/"),
     (r"(.+\.)?double_blocks\..+", "FLUX.1's transformer; this family is read from folders"),
     (r"(.+\.)?joint_blocks\..+", "Stable Diffusion 3; this family is read from folders"),
     (r"v_pred|edm_vpred\..+", "made for v-prediction; this is read from folders"),

@@ -11,7 +11,7 @@ from typing import Any
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ControlNetFacts, DenoiserFacts, ModelProfile
 from rockiln.domain.request import ControlNetUse
-from rockiln.registry.addons import addon_folders, find_addons
+from rockiln.registry.addons import SUFFIX, addon_files, addon_folders, find_addons
 from rockiln.registry.architecture import unet_facts
 from rockiln.registry.config_gate import check_config
 from rockiln.registry.controlnet_shapes import controlnet_tensors, hint_channels
@@ -92,8 +92,13 @@ class ControlNet:
 
 
 def controlnet_paths(model_dirs: Iterable[Path]) -> dict[str, Path]:
-    """Name → folder, over the ``controlnets`` folders of the model directories; first one wins."""
-    return addon_folders(model_dirs, CONTROLNETS_FOLDER, CONFIG_NAME)
+    """Name → path, over the ``controlnets`` folders of the model directories; first one wins.
+
+    Files are named too, for ``read_controlnet`` to say what they lack.
+    """
+    roots = list(model_dirs)
+    folders = addon_folders(roots, CONTROLNETS_FOLDER, CONFIG_NAME)
+    return addon_files(roots, CONTROLNETS_FOLDER) | folders
 
 
 def find_controlnets(model_dirs: Iterable[Path], uses: Iterable[ControlNetUse]) -> dict[str, str]:
@@ -103,6 +108,11 @@ def find_controlnets(model_dirs: Iterable[Path], uses: Iterable[ControlNetUse]) 
 
 def read_controlnet(path: Path) -> ControlNet:
     """What a folder has. Raises BrokenModelError if it is unsound or something else."""
+    if path.suffix == SUFFIX and path.is_file():
+        raise BrokenModelError(
+            f"{path.name} stands alone; a ControlNet is a folder {path.stem} with {CONFIG_NAME} "
+            f"and its weights as {STEM}{SUFFIX}"
+        )
     check_files(path, path.parent.parent)
     place = f"{path.name}/{CONFIG_NAME}"
     config = read_json(path / CONFIG_NAME)
