@@ -82,8 +82,9 @@ class Reference:
             height=parameters.height,
             num_inference_steps=parameters.num_inference_steps,
             guidance_scale=parameters.guidance_scale,
-            clip_skip=parameters.clip_skip - 1 or None,
             num_images_per_prompt=parameters.num_images,
             generator=generators,
+            # FLUX's pipeline does not know the word.
+            **({"clip_skip": parameters.clip_skip - 1} if parameters.clip_skip > 1 else {}),
         ).images
         return [np.asarray(image) for image in images]

@@ -27,10 +27,13 @@ _FLOW_MANIFEST: dict[str, Any] = MANIFEST | {
 }
 
 
-def make_tiny_sd3(folder: Path, *, seed: int = 0, t5: bool = True, shifts: bool = False) -> Path:
+def make_tiny_sd3(
+    folder: Path, *, seed: int = 0, t5: bool = True, shifts: bool = False, inner: int = 37
+) -> Path:
     """Writes the model to ``folder`` and returns it.
 
     Args:
+        inner: width of T5's feed-forward.
         t5: with the third text encoder.
         shifts: with timesteps that depend on the picture's size.
     """
@@ -60,7 +63,7 @@ def make_tiny_sd3(folder: Path, *, seed: int = 0, t5: bool = True, shifts: bool 
             "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=shifts),
         }
         if t5:
-            parts |= {"text_encoder_3": _t5(t5_tokenizer, 64), "tokenizer_3": t5_tokenizer}
+            parts |= {"text_encoder_3": _t5(t5_tokenizer, 64, inner), "tokenizer_3": t5_tokenizer}
     save_parts(folder, **parts)
     write_json(folder / "rockiln.json", _FLOW_MANIFEST)
     absent = [None, None]
@@ -82,7 +85,7 @@ def make_tiny_sd3(folder: Path, *, seed: int = 0, t5: bool = True, shifts: bool 
     return folder
 
 
-def make_tiny_flux(folder: Path, *, seed: int = 0, guided: bool = True) -> Path:
+def make_tiny_flux(folder: Path, *, seed: int = 0, guided: bool = True, inner: int = 37) -> Path:
     """Writes the model to ``folder`` and returns it. ``guided`` as dev is, not as schnell."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, t5_tokenizer = make_tokenizer(), _t5_tokenizer()
@@ -90,7 +93,7 @@ def make_tiny_flux(folder: Path, *, seed: int = 0, guided: bool = True) -> Path:
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
             "text_encoder": CLIPTextModel(make_text_config(tokenizer)),
-            "text_encoder_2": _t5(t5_tokenizer, 32),
+            "text_encoder_2": _t5(t5_tokenizer, 32, inner),
             "transformer": FluxTransformer2DModel(
                 patch_size=1,
                 in_channels=16,
@@ -154,13 +157,13 @@ def _t5_tokenizer() -> T5TokenizerFast:
     return T5TokenizerFast(vocab=pieces, extra_ids=0)
 
 
-def _t5(tokenizer: T5TokenizerFast, width: int) -> T5EncoderModel:
+def _t5(tokenizer: T5TokenizerFast, width: int, inner: int) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer),
             d_model=width,
             d_kv=8,
-            d_ff=37,
+            d_ff=inner,
             num_layers=2,
             num_heads=4,
             feed_forward_proj="gated-gelu",

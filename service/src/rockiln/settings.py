@@ -196,6 +196,10 @@ class Settings(BaseSettings):
         gt=0,
         description="A model that no job used for it leaves memory. Default: only for another.",
     )
+    quantisation_allowed: bool = Field(
+        default=False,
+        description="Whether weights are rounded to 8 bits where a job fits no other way: lossy.",
+    )
     reserved_vram_bytes: int = Field(
         default=0, ge=0, description="Memory of the GPU that is left to others."
     )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.registry.weights import HEADER_MAX_BYTES, read_weights_file
+from rockiln.registry.gguf_file import HEADER_MAX_BYTES
+from rockiln.registry.weights import read_weights_file
 
 
 def write(path: Path, header: Any, data: bytes = b"", *, length: int | None = None) -> Path:

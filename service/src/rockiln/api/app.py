@@ -66,7 +66,12 @@ def create_app(
     app.extensions[EXTENSION] = Services(
         settings=settings,
         store=store,
-        models=ModelList(settings.model_dirs, catalogue, hub_cache=settings.hub_cache_dir),
+        models=ModelList(
+            settings.model_dirs,
+            catalogue,
+            hub_cache=settings.hub_cache_dir,
+            quantisation_allowed=settings.quantisation_allowed,
+        ),
         waiting_room=WaitingRoom(store, slots=settings.waiting_slots),
         streams=Streams(
             store,

@@ -21,6 +21,7 @@ class ModelList:
     Args:
         catalogue: what was read already, if it was.
         hub_cache: a cache of Hugging Face's library.
+        quantisation_allowed: as the setting.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class ModelList:
         catalogue: Catalogue | None = None,
         *,
         hub_cache: Path | None = None,
+        quantisation_allowed: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model_dirs = model_dirs
         self._hub_cache = hub_cache
+        self._quantisation_allowed = quantisation_allowed
         self._monotonic = monotonic
         self._seen = self._look()
         self._catalogue = self._load() if catalogue is None else catalogue
@@ -48,7 +51,9 @@ class ModelList:
         return self._catalogue
 
     def _load(self) -> Catalogue:
-        return load_catalogue(self._model_dirs, self._hub_cache)
+        return load_catalogue(
+            self._model_dirs, self._hub_cache, quantisation_allowed=self._quantisation_allowed
+        )
 
     def _look(self) -> frozenset[str]:
         """Changes with any file of a model; no file is opened."""

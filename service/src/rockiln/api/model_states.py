@@ -33,11 +33,25 @@ class Sides(BaseModel):
     multiple_of_px: int = SIDE_GRID_PX
 
 
+class Quantisation(BaseModel):
+    """How the weights of one part are held in few bits."""
+
+    kind: str = Field(description="GGUF's name of the type that most of them have.")
+    exact: Literal[False] = Field(description="Pictures differ from those of the full weights.")
+    weight_error: float | None = Field(
+        description="Root mean square error of a weight, relative to the weights', measured on "
+        "normal ones; null where nothing here writes the type."
+    )
+
+
 class Fit(BaseModel):
     """Whether a device holds the model at its default size, and on which rungs."""
 
     worker: str
     fits: bool
+    quantisation: dict[str, str] = Field(
+        default={}, description="Part, then kind: what is held in few bits. Empty: exact."
+    )
     denoise_rung: str | None = None
     decode_rung: str | None = None
     predicted_bytes: int = Field(description="At the peak; on the most frugal rungs if none fit.")
@@ -96,6 +110,9 @@ class ModelDocument(BaseModel):
         default=None,
         description="Of a model in one file: whose configs and tokenizers it is read with, "
         "rockiln's own or those of another model of this host.",
+    )
+    quantisation: dict[str, Quantisation] = Field(
+        default={}, description="By part; parts that are not named are exact."
     )
     fits: list[Fit] = Field(default=[], description="One for each device that has reported.")
     task: TaskDocument | None = None
@@ -258,6 +275,9 @@ def _of_profile(profile: ModelProfile) -> dict[str, Any]:
         "schedulers": list(profile.schedulers),
         "features": list(profile.features),
         "configs": configs_owner(profile),
+        "quantisation": {
+            name: Quantisation(**held.as_dict()) for name, held in profile.quantised.items()
+        },
     }  # fmt: skip
 
 
@@ -275,6 +295,7 @@ def _fit(profile: ModelProfile, worker: str, device: DeviceFacts) -> Fit:
     return Fit(
         worker=worker,
         fits=found.fits,
+        quantisation=found.quantisation,
         denoise_rung=None if found.rungs is None else found.rungs.denoise.value,
         decode_rung=None if found.rungs is None else found.rungs.decode.value,
         predicted_bytes=found.predicted.device_bytes,

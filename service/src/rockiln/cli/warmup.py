@@ -44,7 +44,12 @@ class Warmed:
 
 def run_warmup(settings: Settings, model_id: str, sizes: str, *, json_output: bool) -> int:
     """Warms one size after the other. 0: all are warm; 1: one failed; 2: wrong command line."""
-    model = load_catalogue(settings.model_dirs, settings.hub_cache_dir).models.get(model_id)
+    catalogue = load_catalogue(
+        settings.model_dirs,
+        settings.hub_cache_dir,
+        quantisation_allowed=settings.quantisation_allowed,
+    )
+    model = catalogue.models.get(model_id)
     if model is None:
         return _refuse(f"no model {model_id!r} on this host")
     try:

@@ -60,7 +60,7 @@ PROCESS_BYTES = 1200 * MIB
 SLICE_SCORES_BYTES = 256 * MIB
 # Of a host's memory; the rest is for the system and the other processes of the service.
 HOST_SHARE = 0.9
-DENOISERS, DECODER = frozenset({"unet", "transformer"}), "vae"
+DENOISERS, DECODER, TEXT_ENCODER = frozenset({"unet", "transformer"}), "vae", "text_encoder"
 _SIZE_STEP_PX = 64
 # A model whose configs do not tell its shape is taken for one of SDXL's, the largest UNet run here.
 UNKNOWN_SHAPE = Architecture(
@@ -139,13 +139,16 @@ def estimate(
     inner = decode_dtype(model, work.dtype, rungs, device)
     weights = _Weights.of(model, work.dtype, inner)
     activations = _activations(model, work, rungs, device, ITEM_BYTES[inner])
+    for stage, size in _workspaces(model, work.dtype).items():
+        activations[stage] += size
     originals = weights.encoders + weights.denoiser if work.patched else 0
+    unrounded = _unrounded(model, work.dtype)
     if device.kind == "cpu":
         stages = {
             stage: weights.total + originals + size + PROCESS_BYTES
             for stage, size in activations.items()
         }
-        peak = max(stages.values())
+        peak = max(*stages.values(), weights.total + unrounded + PROCESS_BYTES)
         return Estimate(peak, peak, stages)
     at_denoise = _pieces(model.architecture, weights, rungs, activations["denoise"])
     on_device = _placed(weights, rungs, at_denoise, unload_before_decode=unload_before_decode)
@@ -157,7 +160,7 @@ def estimate(
         + CONTEXT_BYTES
         for stage in activations
     }
-    on_host = PROCESS_BYTES + weights.total + originals
+    on_host = PROCESS_BYTES + weights.total + max(originals, unrounded)
     if rungs.decode is DecodeRung.CPU:
         stages["decode"] = CONTEXT_BYTES
         on_host += activations["decode"]
@@ -199,15 +202,37 @@ class _Weights:
         denoiser = sum(size for name, size in loaded.items() if name in DENOISERS)
         encoders = sum(loaded.values()) - loaded.get(DECODER, 0) - denoiser
         if dtype == "float16" and model.architecture is not None:
-            facts = model.architecture.text_encoders
+            names = [name for name in loaded if name.startswith(TEXT_ENCODER)]
             wider = ITEM_BYTES["float32"] - ITEM_BYTES[dtype]
-            encoders += wider * sum(encoder.float32_parameters for encoder in facts)
+            encoders += wider * sum(
+                facts.float32_parameters
+                for name, facts in zip(names, model.architecture.text_encoders, strict=False)
+                if name not in model.quantised
+            )
         beside = sum(each.parameters for each in model.controlnets) * ITEM_BYTES[dtype]
         return cls(encoders, denoiser, decoder, beside)
 
     @property
     def total(self) -> int:
         return self.encoders + self.denoiser + self.decoder + self.controlnets
+
+
+def _workspaces(model: ModelProfile, dtype: Dtype) -> dict[str, int]:
+    """What the layer that needs most takes per stage, while it is brought back to ``dtype``."""
+    found: dict[str, int] = {}
+    for name, held in model.quantised.items():
+        stage = "denoise" if name in DENOISERS else "encode_prompt"
+        # It comes as float16; text encoders have layers in float32 whatever the rest is in.
+        item_bytes = ITEM_BYTES["float32"] if stage == "encode_prompt" else ITEM_BYTES[dtype]
+        cast = 0 if item_bytes == ITEM_BYTES["float16"] else held.largest_parameters * item_bytes
+        found[stage] = max(found.get(stage, 0), held.workspace_bytes + cast)
+    return found
+
+
+def _unrounded(model: ModelProfile, dtype: Dtype) -> int:
+    """Host memory of the largest part that is rounded at load, before it is."""
+    full = replace(model, quantised={}).loaded_bytes(ITEM_BYTES[dtype])
+    return max((full[name] for name, held in model.quantised.items() if held.at_load), default=0)
 
 
 def _placed(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rockiln.domain.quantisation import QuantisedWeights
 from rockiln.domain.request import SIDE_GRID_PX
 from rockiln.domain.sampling import DIFFUSION_SCHEDULERS
 
@@ -142,7 +144,10 @@ class ModelProfile:
         features: what else a request may ask of it.
         root: folder that links of its files may not leave; the parent of ``path`` if empty.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
-        configs: the folder with configs and tokenizers, where ``path`` is a single file.
+        configs: the folder with configs and tokenizers, where ``path`` is a single file; where that
+            is a transformer alone, the folder with all other parts too.
+        quantised: of parts that are held in few bits.
+        quantisable: of parts that the planner may round at load, where nothing else fits.
         controlnets: what works beside it in the job that is planned.
     """
 
@@ -163,19 +168,37 @@ class ModelProfile:
     root: str = ""
     configs: str = ""
     controlnets: tuple[ControlNetFacts, ...] = ()
+    quantised: dict[str, QuantisedWeights] = field(default_factory=dict)
+    quantisable: dict[str, QuantisedWeights] = field(default_factory=dict)
 
     @property
     def weights_bytes(self) -> int:
         return sum(self.component_bytes.values())
 
     def loaded_bytes(self, item_bytes: int) -> dict[str, int]:
-        """Memory of each component at ``item_bytes`` a number; the size on disk where unknown."""
-        return {
+        """Memory of each component at ``item_bytes`` a number; the size on disk where unknown.
+
+        What is held in few bits takes those.
+        """
+        found = {
             name: self.component_parameters[name] * item_bytes
             if name in self.component_parameters
             else size_bytes
             for name, size_bytes in self.component_bytes.items()
         }
+        for name, held in self.quantised.items():
+            found[name] += held.held_bytes - held.parameters * item_bytes
+        return found
+
+    @property
+    def quantisation(self) -> dict[str, str]:
+        """Part → kind, of ``quantised``."""
+        return {name: held.kind for name, held in self.quantised.items()}
+
+    def rounded(self, names: Iterable[str]) -> ModelProfile:
+        """With these parts held in few bits, as far as they can be."""
+        more = {name: self.quantisable[name] for name in names if name in self.quantisable}
+        return replace(self, quantised={**more, **self.quantised})
 
 
 @dataclass(frozen=True)

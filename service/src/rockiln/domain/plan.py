@@ -65,6 +65,7 @@ class Plan:
         split_samples: one sample per forward, guidance included.
         decode_dtype, decode_device: what the decoder works in and on.
         unload_before_decode: the denoiser and text encoder leave the device for it.
+        quantisation: parts whose weights are held in few bits → kind; a lossy way.
         environment: variables the child has to have been started with.
         predicted_bytes, predicted_host_bytes: of the device and of the host, at the peak.
     """
@@ -81,6 +82,7 @@ class Plan:
     decode_dtype: Dtype | None = None
     decode_device: Literal["device", "cpu"] = "device"
     unload_before_decode: bool = False
+    quantisation: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     predicted_bytes: int = 0
     predicted_host_bytes: int = 0
@@ -101,7 +103,7 @@ class Plan:
         """
         names = ["device", "dtype", "placement", "environment"]
         if same_model:
-            names += ["decode_dtype", "decode_device"]
+            names += ["decode_dtype", "decode_device", "quantisation"]
         return any(getattr(self, name) != getattr(other, name) for name in names)
 
 
@@ -121,9 +123,9 @@ def plan(
         remembered: rungs that worked for this key; they are taken before the predicted ones.
         floor: rungs that this job has climbed to; nothing above them is taken.
     """
-    work, rows = _workload(parameters, model, device)
+    way = _first_way_that_fits(parameters, model, device)
+    model, work, predicted = way.model, way.work, way.rungs
     available = memory.capabilities(model, device, samples=work.samples)
-    predicted = memory.first_rungs_that_fit(model, work, device)
     # Nothing fits: admission refuses such a job; one that got here tries the most frugal way.
     rungs = available.settle((remembered or predicted or FRUGAL_RUNGS).lower_of(floor))
 
@@ -143,7 +145,7 @@ def plan(
         placement=_PLACEMENTS[rungs.denoise] if device.kind == "gpu" else "resident",
         channels_last=True,
         vae_tile_px=memory.tile_px(rungs, *parameters.largest_size),
-        max_batch_rows=1 if split else rows,
+        max_batch_rows=1 if split else way.rows,
         rungs=rungs,
         sliced_attention=rungs.denoise is not DenoiseRung.FULL
         and DenoiseRung.SLICED in available.denoise,
@@ -151,6 +153,7 @@ def plan(
         decode_dtype=memory.decode_dtype(model, work.dtype, rungs, device),
         decode_device="cpu" if rungs.decode is DecodeRung.CPU else "device",
         unload_before_decode=unload,
+        quantisation=model.quantisation,
         environment=rung_environment(rungs),
         predicted_bytes=found.device_bytes,
         predicted_host_bytes=found.host_bytes,
@@ -164,6 +167,7 @@ class Admission:
     Attributes:
         rungs: the first that fit; None if none do.
         predicted: peak at these rungs; of the most frugal ones if none fit.
+        quantisation: as ``Plan.quantisation``.
         largest: the largest (width, height) of this aspect that fits, where the job does not;
             None if no size does.
     """
@@ -172,22 +176,57 @@ class Admission:
     rungs: Rungs | None
     predicted: Estimate
     largest: tuple[int, int] | None = None
+    quantisation: dict[str, str] = field(default_factory=dict)
 
 
 def admit(parameters: GenerationParameters, model: ModelProfile, device: DeviceFacts) -> Admission:
     """Judges a job before it is queued: pure, a few milliseconds."""
-    work, _ = _workload(parameters, model, device)
-    rungs = memory.first_rungs_that_fit(model, work, device)
+    way = _first_way_that_fits(parameters, model, device)
+    model, work, rungs = way.model, way.work, way.rungs
     available = memory.capabilities(model, device, samples=work.samples)
     predicted = memory.estimate(
         model, work, rungs or available.settle(FRUGAL_RUNGS), device, unload_before_decode=True
     )
     if rungs is not None:
-        return Admission(fits=True, rungs=rungs, predicted=predicted)
+        return Admission(True, rungs, predicted, quantisation=model.quantisation)
     largest = memory.largest_size_that_fits(
         model, (work.width, work.height), device, dtype=work.dtype, guided=work.guided
     )
-    return Admission(fits=False, rungs=None, predicted=predicted, largest=largest)
+    return Admission(False, None, predicted, largest, model.quantisation)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A model with some of its parts in few bits, what is asked of it, and the rungs that fit."""
+
+    model: ModelProfile
+    work: Workload
+    rows: int
+    rungs: Rungs | None
+
+
+def _first_way_that_fits(
+    parameters: GenerationParameters, model: ModelProfile, device: DeviceFacts
+) -> _Way:
+    """As the model's owner wants it; rounded further only where that fits on no rung.
+
+    The largest text encoder comes first: it makes no pixel. The last way, where none fits.
+    """
+    encoders = [name for name in model.quantisable if name.startswith(memory.TEXT_ENCODER)]
+    encoders.sort(key=lambda name: -model.quantisable[name].parameters)
+    denoisers = [name for name in model.quantisable if name in memory.DENOISERS]
+    steps = [(), tuple(encoders[:1]), (*encoders[:1], *denoisers)]
+    found = None
+    for names in dict.fromkeys(steps):
+        rounded = model.rounded(names)
+        work, rows = _workload(parameters, rounded, device)
+        rungs = memory.first_rungs_that_fit(rounded, work, device)
+        found = _Way(rounded, work, rows, rungs)
+        if rungs is not None:
+            break
+    if found is None:
+        raise AssertionError("there is always one way")
+    return found
 
 
 def dtype_for(device: DeviceFacts) -> Dtype:

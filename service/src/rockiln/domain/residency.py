@@ -28,7 +28,7 @@ Kept = TypeVar("Kept")
 def held_by(model: ModelProfile, chosen: Plan, *, pinned: bool = False) -> Held:
     """What ``model``, loaded by that plan, holds between two jobs."""
     on_device, on_host = weights_at_rest(
-        model,
+        model.rounded(chosen.quantisation),
         chosen.dtype,
         chosen.decode_dtype or chosen.dtype,
         resident=chosen.placement == "resident",

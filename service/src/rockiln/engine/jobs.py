@@ -75,6 +75,9 @@ class Job:
     controlnets: tuple[Path, ...] = ()
     controls: list[tuple[Control, ...]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.warnings += _rounding_warnings(self.run)
+
     @property
     def id(self) -> str:
         return self.run.job_id
@@ -163,3 +166,14 @@ def text_warnings(job: Job, read: ReadTexts) -> list[str]:
                 f"this model reads; not read: “{shown}{more}”"
             )
     return warnings
+
+
+def _rounding_warnings(run: Run) -> list[str]:
+    """A sentence where the planner rounded weights that nobody asked to round."""
+    names = [name for name in run.plan.quantisation if name not in run.model.quantised]
+    if not names:
+        return []
+    return [
+        f"The weights of {' and '.join(names)} were rounded to 8 bits, since the job fits this "
+        "device in no exact way (quantisation_allowed)."
+    ]

@@ -14,8 +14,12 @@ import safetensors
 import torch
 
 from rockiln.engine.families.interface import Components
+from rockiln.engine.quantisation import QuantisedLinear, layer_shape
 from rockiln.registry.loras import Layers, LoraLayer, read_lora
 from rockiln.worker.protocol import Run
+
+# Strength, [out, rank] and [rank, in * kernel] in float32.
+_Matrices = tuple[float, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,15 @@ class LoraSet:
 
     The weights of each changed layer wait in host memory and are copied back: what is drawn after
     a removal is bit for bit what was drawn before. Several LoRAs are added up in float32 in the
-    order of the request, then rounded once.
+    order of the request, then rounded once. A layer that is held in few bits stays as it is, since
+    it would round the change away: what the LoRAs add to its output is computed beside it.
     """
 
     def __init__(self, components: Components) -> None:
         self._components = components
         self._applied: tuple[AppliedLora, ...] = ()
         self._originals: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._beside: list[Any] = []
 
     def align(self, wanted: tuple[AppliedLora, ...]) -> None:
         """Raises BrokenModelError where a file does not fit; the model is then without any."""
@@ -55,7 +61,12 @@ class LoraSet:
                 for lora in wanted
             }
             for (component, name), parts in changes.items():
-                weight = self._components.modules[component].get_submodule(name).weight
+                module = self._components.modules[component].get_submodule(name)
+                if isinstance(module, QuantisedLinear):
+                    loras = [_matrices(files[lora], lora, layer) for lora, layer in parts]
+                    self._beside.append(module.register_forward_hook(_beside(loras)))
+                    continue
+                weight = module.weight
                 self._originals.append((weight, weight.detach().to("cpu", copy=True)))
                 total = weight.detach().float()
                 for lora, layer in parts:
@@ -66,23 +77,42 @@ class LoraSet:
     def _remove(self) -> None:
         for weight, original in self._originals:
             weight.copy_(original)
-        self._originals = []
+        for hook in self._beside:
+            hook.remove()
+        self._originals, self._beside = [], []
         self._applied = ()
 
 
 def _delta(file: Any, lora: AppliedLora, layer: LoraLayer) -> torch.Tensor:
     """[out, in * kernel], float32."""
+    strength, up, down = _matrices(file, lora, layer)
+    return strength * (up @ down)
+
+
+def _matrices(file: Any, lora: AppliedLora, layer: LoraLayer) -> _Matrices:
     up, down = (file.get_tensor(name).float().flatten(1) for name in (layer.up, layer.down))
     scale = 1.0 if layer.alpha is None else float(file.get_tensor(layer.alpha)) / layer.rank
-    delta: torch.Tensor = lora.weight * scale * (up @ down)
-    return delta
+    return lora.weight * scale, up, down
+
+
+def _beside(loras: list[_Matrices]) -> Any:
+    """A hook that adds to a layer's output. The matrices stay on the host between forwards."""
+
+    def add(layer: QuantisedLinear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> Any:
+        (given,) = inputs
+        given = given.to(layer.compute_dtype)
+        for strength, up, down in loras:
+            output = output + strength * (given @ down.to(given).T @ up.to(given).T)
+        return output
+
+    return add
 
 
 def layers_of(components: Components) -> Layers:
     """The layers that a LoRA may change, as they are in memory."""
     return {
         component: {
-            name: tuple(part.weight.shape)
+            name: layer_shape(part)
             for name, part in module.named_modules()
             if isinstance(getattr(part, "weight", None), torch.Tensor) and part.weight.dim() > 1
         }

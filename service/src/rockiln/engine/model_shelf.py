@@ -92,6 +92,7 @@ class ModelShelf:
         key = (
             profile.path, signature_of(profile),
             plan.dtype, plan.placement, plan.decode_dtype, plan.decode_device,
+            tuple(sorted(plan.quantisation.items())),
         )  # fmt: skip
         held = held_by(profile, plan, pinned=profile.id in self._pinned)
         self._make_room(key, profile, plan)
@@ -176,7 +177,8 @@ class ModelShelf:
             path, configs = Path(profile.path), Path(profile.configs) if profile.configs else None
             digest = revision(path, self._cache_dir, configs)
             dtype, device = getattr(torch, plan.dtype), self._device.torch_device
-            components = family.load(configs or path, dtype, device, path if configs else None)
+            checkpoint = path if configs else None
+            components = family.load(configs or path, dtype, device, checkpoint, plan.quantisation)
         except BrokenModelError as error:
             raise BrokenModelError(f"model {profile.id}: {error.detail}") from error
         if plan.decode_dtype is not None:

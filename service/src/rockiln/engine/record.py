@@ -55,6 +55,7 @@ def make_record(
         loras, embeddings, controlnets: name → SHA-256 of the files that were used.
     """
     alone = replace(parameters, seed=parameters.picture_seed(index), num_images=1)
+    held = model.rounded(plan.quantisation).quantised
     return {
         "schema": RECORD_SCHEMA,
         "parameters": alone.as_dict(),
@@ -67,6 +68,7 @@ def make_record(
         "capability": surroundings.capability,
         "threads": surroundings.threads,
         "versions": surroundings.versions,
+        **({"quantisation": {name: each.as_dict() for name, each in held.items()}} if held else {}),
         **({"loras": loras} if loras else {}),
         **({"embeddings": embeddings} if embeddings else {}),
         **({"controlnets": controlnets} if controlnets else {}),
@@ -97,6 +99,7 @@ def parameters_text(record: dict[str, Any]) -> str:
         "Model hash": model["revision"][:MODEL_HASH_CHARS],
         "Model": model["id"],
         **_feature_settings(asked),
+        **_quantisation_setting(record),
         "Version": f"rockiln {record['versions']['rockiln']}",
     }
     tags = "".join(f" <lora:{each['name']}:{each['weight']:g}>" for each in asked.get("loras", ()))
@@ -105,6 +108,13 @@ def parameters_text(record: dict[str, Any]) -> str:
         lines.append(f"Negative prompt: {asked['negative_prompt']}")
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+def _quantisation_setting(record: dict[str, Any]) -> dict[str, str]:
+    """For people; A1111 itself has no such setting."""
+    held = record.get("quantisation", {})
+    said = " ".join(f"{name} {each['kind']}" for name, each in held.items())
+    return {"Quantisation": f"{said} (lossy)"} if said else {}
 
 
 def _feature_settings(asked: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,11 @@ from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.registry.checkpoint import checkpoint_files, read_checkpoint
 from rockiln.registry.folder import INDEX_NAME, read_model_folder
+from rockiln.registry.gguf_file import SUFFIX as GGUF_SUFFIX
+from rockiln.registry.gguf_models import read_gguf_model
 from rockiln.registry.hub_cache import cached_models
+
+_READERS = {GGUF_SUFFIX: read_gguf_model}
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,16 @@ class Catalogue:
         return [self.models[name] for name in ids if name in self.models]
 
 
-def load_catalogue(model_dirs: Iterable[Path], hub_cache: Path | None = None) -> Catalogue:
+def load_catalogue(
+    model_dirs: Iterable[Path], hub_cache: Path | None = None, *, quantisation_allowed: bool = False
+) -> Catalogue:
     """Reads every folder with a ``model_index.json``, then every checkpoint in one file.
 
     The first directory that has an id wins, a folder before a file. What is broken hides neither
     the other models nor a sound one of its own id further on.
+
+    Args:
+        quantisation_allowed: whether the planner may round weights that nobody asked to round.
     """
     roots = list(model_dirs)
     models: dict[str, ModelProfile] = {}
@@ -54,7 +63,10 @@ def load_catalogue(model_dirs: Iterable[Path], hub_cache: Path | None = None) ->
     if hub_cache is not None:
         found += [(cached.id, cached.read) for cached in cached_models(hub_cache)]
     found += [
-        (path.stem, partial(read_checkpoint, path, root, models.values()))
+        (
+            path.stem,
+            partial(_READERS.get(path.suffix, read_checkpoint), path, root, models.values()),
+        )
         for root in roots
         for path in checkpoint_files(root)
     ]
@@ -69,6 +81,8 @@ def load_catalogue(model_dirs: Iterable[Path], hub_cache: Path | None = None) ->
             broken.setdefault(model_id, f"cannot be read: {error}")
     for model_id in models:
         broken.pop(model_id, None)
+    if not quantisation_allowed:
+        models = {name: replace(model, quantisable={}) for name, model in models.items()}
     return Catalogue(models, broken)
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
+from rockiln.registry import gguf_file
 from rockiln.registry.checkpoint_names import PREFIXES, Shape, original_shapes
 from rockiln.registry.file_gate import PICKLE_SUFFIXES, check_file, check_files
 from rockiln.registry.folder import architecture_in
+from rockiln.registry.gguf_weights import quantisable_parts
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
@@ -96,12 +98,14 @@ class CheckpointWeights:
     Attributes:
         folder: of the component's config.
         names: of its tensors in the file, each beginning with ``prefix``.
+        rounded: its matrices are rounded at load.
     """
 
     path: Path
     folder: Path
     prefix: str
     names: tuple[str, ...]
+    rounded: bool = False
 
 
 def checkpoint_weights(path: Path, configs: Path, family: str) -> dict[str, CheckpointWeights]:
@@ -159,7 +163,7 @@ def checkpoint_files(root: Path) -> list[Path]:
     """What stands by itself in a models folder and looks like a model, pickles included."""
     if not root.is_dir():
         return []
-    suffixes = {SUFFIX, *PICKLE_SUFFIXES}
+    suffixes = {SUFFIX, gguf_file.SUFFIX, *PICKLE_SUFFIXES}
     return sorted(
         path for path in root.iterdir() if path.suffix.lower() in suffixes and not path.is_dir()
     )
@@ -195,7 +199,7 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
     used = {file.dtypes[name] for part in parts.values() for name in part}
     if foreign := sorted(used - WEIGHT_DTYPES):
         raise BrokenModelError(f"{path.name} has weights of {', '.join(foreign)}")
-    return replace(
+    profile = replace(
         _base(template, manifest_file, model_id),
         id=model_id,
         path=str(path.resolve()),
@@ -207,7 +211,12 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
         component_parameters={
             part: sum(math.prod(shape) for shape in names.values()) for part, names in parts.items()
         },
+        quantised={},
+        quantisable=quantisable_parts(configs_shapes(template.folder, template.family)),
     )
+    if not manifest_file.is_file():
+        return profile
+    return read_manifest(manifest_file, template.family, model_id).applied_to(profile)
 
 
 def _family_of(file: WeightsFile) -> str:

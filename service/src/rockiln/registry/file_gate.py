@@ -6,9 +6,10 @@ from itertools import islice
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.registry.gguf_file import SUFFIX, read_gguf_file
 from rockiln.registry.weights import read_weights_file_of
 
-_ACCEPTED_SUFFIXES = {".safetensors", ".json", ".txt", ".md", ".model"}
+_ACCEPTED_SUFFIXES = {".safetensors", ".gguf", ".json", ".txt", ".md", ".model"}
 # Inert company of a model card.
 _ACCEPTED_SUFFIXES |= {".png", ".jpg", ".jpeg", ".webp"}
 _ACCEPTED_NAMES = {"LICENSE", "LICENCE", "NOTICE", ".gitattributes", ".gitignore"}
@@ -74,6 +75,9 @@ def _check_name(path: Path, name: Path) -> None:
 def _check_content(path: Path, name: Path) -> None:
     if path.suffix.lower() == ".safetensors":  # its first bytes may well be those of a pickle
         read_weights_file_of(str(name.parent), path)
+        return
+    if path.suffix.lower() == SUFFIX:
+        read_gguf_file(path)
         return
     with path.open("rb") as file:
         if file.read(8).startswith(_ACTIVE_CONTENT):

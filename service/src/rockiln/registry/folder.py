@@ -12,10 +12,11 @@ from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.architecture import architecture_of
 from rockiln.registry.config_gate import check_config
 from rockiln.registry.file_gate import check_files
+from rockiln.registry.gguf_weights import quantisable_parts
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FAMILY_BY_PIPELINE, FamilyLayout
 from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
-from rockiln.registry.weights import component_weights
+from rockiln.registry.weights import component_shapes, component_weights
 
 INDEX_NAME = "model_index.json"
 
@@ -45,7 +46,7 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
     _check_components(index, folder, layout)
     manifest = read_manifest(folder / MANIFEST_NAME, layout.name, folder.name)
     weights = component_weights(folder, layout)
-    return ModelProfile(
+    profile = ModelProfile(
         id=model_id,
         title=manifest.title,
         family=layout.name,
@@ -61,7 +62,16 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
         component_bytes={name: file.file_bytes for name, file in weights.items()},
         component_parameters={name: file.parameters for name, file in weights.items()},
         architecture=architecture_in(folder, layout),
+        quantised={name: file.quantised for name, file in weights.items() if file.quantised},
+        quantisable=quantisable_parts(
+            {
+                name: shapes
+                for name, shapes in component_shapes(folder, layout).items()
+                if weights[name].gguf is None
+            }
+        ),
     )
+    return manifest.applied_to(profile)
 
 
 def architecture_in(folder: Path, layout: FamilyLayout) -> Architecture | None:

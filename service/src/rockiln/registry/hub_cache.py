@@ -35,15 +35,7 @@ class CachedModel:
         profile = read_model_folder(self.folder, self.root, model_id=self.id)
         if self.known is None:
             return replace(profile, title=self.id)
-        manifest = self.known.manifest()
-        return replace(
-            profile,
-            title=manifest.title,
-            licence=manifest.licence,
-            defaults=manifest.defaults.as_model_defaults(),
-            min_side_px=manifest.limits.min_side_px,
-            max_side_px=manifest.limits.max_side_px,
-        )
+        return self.known.manifest().applied_to(profile)
 
 
 def cached_models(cache_dir: Path) -> Iterator[CachedModel]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.model import ModelDefaults
+from rockiln.domain.model import ModelDefaults, ModelProfile
+from rockiln.domain.quantisation import AtLoad
 from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, Side
 from rockiln.domain.sampling import SchedulerName
 
@@ -49,6 +51,9 @@ class Manifest(_Section):
     licence: str = Field(min_length=1, max_length=200)
     defaults: Defaults
     limits: Limits
+    quantisation: dict[str, AtLoad] = Field(
+        default={}, description="Part → what its weights are rounded to when they are loaded."
+    )
 
     @model_validator(mode="after")
     def _defaults_within_limits(self) -> Self:
@@ -60,6 +65,29 @@ class Manifest(_Section):
             if not low <= side <= high:
                 raise ValueError(f"defaults.{name} {side} is outside limits {low} to {high}")
         return self
+
+    def applied_to(self, model: ModelProfile) -> ModelProfile:
+        """What it says of a model, on it.
+
+        Raises:
+            BrokenModelError: it wants a part rounded that cannot be.
+        """
+        for name in self.quantisation:
+            if name not in model.quantisable:
+                there = ", ".join(model.quantisable) or "none"
+                raise BrokenModelError(
+                    f"{MANIFEST_NAME}: quantisation.{name}: no such part can be rounded; these "
+                    f"can: {there}"
+                )
+        said = replace(
+            model,
+            title=self.title,
+            licence=self.licence,
+            defaults=self.defaults.as_model_defaults(),
+            min_side_px=self.limits.min_side_px,
+            max_side_px=self.limits.max_side_px,
+        )
+        return said.rounded(self.quantisation)
 
 
 # A folder without a manifest is taken for a model of the usual kind of its family.

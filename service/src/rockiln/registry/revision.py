@@ -10,7 +10,7 @@ from rockiln.domain.model import ModelProfile
 from rockiln.registry.manifest import MANIFEST_NAME
 from rockiln.store.artefacts import write_durably
 
-_DECIDING_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
+_DECIDING_SUFFIXES = {".safetensors", ".gguf", ".json", ".txt", ".model"}
 
 
 def signature(model: Path, configs: Path | None = None) -> str:
@@ -28,8 +28,12 @@ def signature(model: Path, configs: Path | None = None) -> str:
 
 
 def signature_of(profile: ModelProfile) -> str:
-    """Likewise, of a model of the registry."""
-    return signature(Path(profile.path), Path(profile.configs) if profile.configs else None)
+    """Likewise, of a model of the registry, and of what its owner wants rounded."""
+    files = signature(Path(profile.path), Path(profile.configs) if profile.configs else None)
+    if not profile.quantisation:
+        return files
+    kinds = sorted(profile.quantisation.items())
+    return hashlib.sha256(f"{files}{kinds}".encode()).hexdigest()
 
 
 def revision(model: Path, cache_dir: Path, configs: Path | None = None) -> str:

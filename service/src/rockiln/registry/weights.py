@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.quantisation import QuantisedWeights
+from rockiln.registry import gguf_weights
+from rockiln.registry.gguf_file import HEADER_MAX_BYTES
+from rockiln.registry.gguf_file import SUFFIX as GGUF_SUFFIX
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FamilyLayout
+from rockiln.registry.transformer_names import diffusers_shapes, transformer_tensors
 
-HEADER_MAX_BYTES = 16 * 1024 * 1024
 _LENGTH_BYTES = 8
 _ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8,
@@ -98,12 +102,20 @@ class ComponentWeights:
 
     Attributes:
         variant: as in the files' names, such as "fp16"; None for full precision.
+        gguf: the file, where it is one of GGUF.
+        family: whose names that one has.
+        quantised: of what that one holds in few bits.
+        rounded: its matrices are rounded at load.
     """
 
     folder: Path
     variant: str | None
     file_bytes: int
     parameters: int
+    gguf: Path | None = None
+    family: str = ""
+    quantised: QuantisedWeights | None = None
+    rounded: bool = False
 
 
 def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, ComponentWeights]:
@@ -113,9 +125,27 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, Component
         BrokenModelError: a component has neither, or a file is not sound.
     """
     return {
-        component: weights_in(folder / component, stem)
+        component: weights_in(folder / component, stem, layout.name)
         for component, (_, _, stem) in layout.weighted_in(folder).items()
     }
+
+
+def gguf_component(path: Path, folder: Path, family: str) -> ComponentWeights:
+    """A transformer in one file, for the config in ``folder``.
+
+    Raises:
+        BrokenModelError: the file is unsound or of another shape.
+    """
+    tensors = gguf_weights.gguf_tensors(path, folder, family).values()
+    return ComponentWeights(
+        folder,
+        None,
+        path.stat().st_size,
+        sum(tensor.numbers for tensor in tensors),
+        gguf=path,
+        family=family,
+        quantised=gguf_weights.held_quantised(tensors),
+    )
 
 
 def component_shapes(folder: Path, layout: FamilyLayout) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -125,20 +155,24 @@ def component_shapes(folder: Path, layout: FamilyLayout) -> dict[str, dict[str, 
         BrokenModelError: as ``component_weights``.
     """
     return {
-        component: shapes_in(folder / component, stem)
+        component: shapes_in(folder / component, stem, layout.name)
         for component, (_, _, stem) in layout.weighted_in(folder).items()
     }
 
 
-def shapes_in(folder: Path, stem: str) -> dict[str, tuple[int, ...]]:
+def shapes_in(folder: Path, stem: str, family: str = "") -> dict[str, tuple[int, ...]]:
     """Of one component. Raises BrokenModelError where a file is not sound."""
+    names = _weights_names(folder, stem, None) or _weights_names(folder, stem, "fp16")
+    if not names and _gguf_file(folder) is not None:
+        config = read_json(folder / "config.json")
+        return diffusers_shapes(transformer_tensors(config, family))
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in _weights_names(folder, stem, None) or _weights_names(folder, stem, "fp16"):
+    for name in names:
         shapes |= read_weights_file_of(folder.name, folder / name).shapes
     return shapes
 
 
-def weights_in(folder: Path, stem: str) -> ComponentWeights:
+def weights_in(folder: Path, stem: str, family: str = "") -> ComponentWeights:
     """Of one component. Raises BrokenModelError where it has none, or a file is not sound."""
     for variant in (None, "fp16"):
         names = _weights_names(folder, stem, variant)
@@ -156,7 +190,20 @@ def weights_in(folder: Path, stem: str) -> ComponentWeights:
                 sum(file.file_bytes for file in files),
                 sum(file.parameters for file in files),
             )
+    gguf = _gguf_file(folder)
+    if gguf is not None:
+        if folder.name != gguf_weights.COMPONENT:
+            raise BrokenModelError(f"{folder.name}/{gguf.name}: GGUF is read for transformers only")
+        return gguf_component(gguf, folder, family)
     raise BrokenModelError(f"{folder.name}/{stem}.safetensors is missing")
+
+
+def _gguf_file(folder: Path) -> Path | None:
+    """Raises BrokenModelError where there is more than one."""
+    files = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
+    if len(files) > 1:
+        raise BrokenModelError(f"{folder.name} has {len(files)} files of GGUF: which one is meant?")
+    return files[0] if files else None
 
 
 def _weights_names(folder: Path, stem: str, variant: str | None) -> list[str]:

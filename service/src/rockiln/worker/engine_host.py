@@ -146,9 +146,7 @@ class EngineHost:
     def model(self, model_id: str) -> ModelProfile | None:
         """A model by id. The folders are read at a start, and again only for an unknown id."""
         if model_id not in self._catalogue.models:
-            self._catalogue = load_catalogue(
-                self._settings.model_dirs, self._settings.hub_cache_dir
-            )
+            self._catalogue = self._read_catalogue()
         return self._catalogue.models.get(model_id)
 
     @property
@@ -231,9 +229,17 @@ class EngineHost:
 
     # Starting
 
+    def _read_catalogue(self) -> Catalogue:
+        settings = self._settings
+        return load_catalogue(
+            settings.model_dirs,
+            settings.hub_cache_dir,
+            quantisation_allowed=settings.quantisation_allowed,
+        )
+
     def _start(self) -> None:
         settings = self._settings
-        catalogue = self._catalogue = load_catalogue(settings.model_dirs, settings.hub_cache_dir)
+        catalogue = self._catalogue = self._read_catalogue()
         model, plan = self._wanted or (catalogue.default(settings.default_model), None)
         if model is None:
             reasons = [f"{name}: {reason}" for name, reason in catalogue.broken.items()]

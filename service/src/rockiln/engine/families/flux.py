@@ -6,6 +6,7 @@ no second, unconditional forward, and a negative prompt has no effect.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from transformers import CLIPTextModel, T5EncoderModel
 
+from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.interface import (
     Components,
     Conditioning,
@@ -40,14 +42,18 @@ _TRAIN_TIMESTEPS = 1000
 
 
 def load(
-    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    quantisation: Mapping[str, str] = NONE,
 ) -> Components:
     """Reads the folder's components into CPU memory.
 
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = model_weights(folder, "flux", checkpoint)
+    weights = model_weights(folder, "flux", checkpoint, quantisation)
     clip = load_module(CLIPTextModel, weights["text_encoder"], dtype)
     t5 = load_module(T5EncoderModel, weights["text_encoder_2"], dtype)
     transformer = load_module(FluxTransformer2DModel, weights["transformer"], dtype)

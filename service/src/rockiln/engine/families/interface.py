@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
+from rockiln.domain.quantisation import NONE
 from rockiln.domain.request import PromptSyntax
 
 Stage = Literal["encode_prompt", "denoise", "decode"]
@@ -77,6 +78,7 @@ class Loader(Protocol):
         dtype: torch.dtype,
         device: torch.device,
         checkpoint: Path | None = None,
+        quantisation: Mapping[str, str] = NONE,
     ) -> Components: ...
 
 
@@ -88,7 +90,7 @@ class Family:
         name: as ``ModelProfile.family``.
         stages: which modules each stage uses.
         load: reads a folder's components into CPU memory in a dtype, for a device; the weights from
-            a single file where there is one. Raises BrokenModelError.
+            a single file where there is one, parts in few bits as asked. Raises BrokenModelError.
         encode_prompt: prompt → conditioning of one sample.
         dropped_text: what of a text lies past the model's window, or None.
         prepare_latents: width and height in pixels, noise source, scale of the noise → latents

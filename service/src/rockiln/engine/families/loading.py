@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,47 @@ from safetensors import SafetensorError
 from transformers import CLIPTokenizer, PreTrainedModel, T5TokenizerFast
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.conversion import read_converted, shipped_clip_tokenizer
+from rockiln.engine.quantisation import read_gguf, round_module
 from rockiln.registry.checkpoint import CheckpointWeights, checkpoint_weights
+from rockiln.registry.gguf_file import SUFFIX as GGUF_SUFFIX
+from rockiln.registry.gguf_weights import COMPONENT as GGUF_COMPONENT
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import ComponentWeights, component_weights
+from rockiln.registry.weights import ComponentWeights, component_weights, gguf_component
 
 Weights = ComponentWeights | CheckpointWeights
 
 
-def model_weights(folder: Path, family: str, checkpoint: Path | None) -> Mapping[str, Weights]:
+def model_weights(
+    folder: Path, family: str, checkpoint: Path | None, quantisation: Mapping[str, str] = NONE
+) -> Mapping[str, Weights]:
     """The weights of each component: of the folder itself, or of a file that has its shape.
+
+    Args:
+        checkpoint: a file with all of them, or with a transformer's alone (GGUF).
+        quantisation: component → kind; what no GGUF file holds is rounded at load.
 
     Raises:
         BrokenModelError: a component has none, or a file is not sound.
     """
-    if checkpoint is None:
-        return component_weights(folder, LAYOUTS[family])
-    return checkpoint_weights(checkpoint, folder, family)
+    found: dict[str, Weights] = {}
+    if checkpoint is None or checkpoint.suffix == GGUF_SUFFIX:
+        found.update(component_weights(folder, LAYOUTS[family]))
+    else:
+        found.update(checkpoint_weights(checkpoint, folder, family))
+    if checkpoint is not None and checkpoint.suffix == GGUF_SUFFIX:
+        found[GGUF_COMPONENT] = gguf_component(checkpoint, folder / GGUF_COMPONENT, family)
+    return {
+        # A kind may also be that of a file which holds it so.
+        name: replace(weights, rounded=name in quantisation and not _is_gguf(weights))
+        for name, weights in found.items()
+    }
+
+
+def _is_gguf(weights: Weights) -> bool:
+    """Whether its numbers are in few bits as they come."""
+    return isinstance(weights, ComponentWeights) and weights.gguf is not None
 
 
 def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
@@ -36,6 +61,8 @@ def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
     try:
         if isinstance(weights, CheckpointWeights):
             module, report = read_converted(kind, weights, dtype)
+        elif weights.gguf is not None:
+            module, report = read_gguf(kind, weights.gguf, folder, weights.family, dtype)
         else:
             module, report = _from_folder(kind, weights, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -47,6 +74,8 @@ def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
             f"{folder.name}: {len(absent)} weights are missing or of another shape, "
             f"such as {min(absent)}"
         )
+    if weights.rounded:
+        module = round_module(module)
     return module.eval().requires_grad_(requires_grad=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
+from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.clip import dropped_text, encode_single
 from rockiln.engine.families.interface import (
     Components,
@@ -29,14 +31,18 @@ from rockiln.registry.json_file import read_json
 
 
 def load(
-    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    quantisation: Mapping[str, str] = NONE,
 ) -> Components:
     """Reads the folder's components into CPU memory.
 
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = model_weights(folder, "sd1", checkpoint)
+    weights = model_weights(folder, "sd1", checkpoint, quantisation)
     text_encoder = load_module(CLIPTextModel, weights["text_encoder"], dtype)
     unet = load_module(UNet2DConditionModel, weights["unet"], dtype)
     vae = load_module(AutoencoderKL, weights["vae"], dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
+from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.clip import encode_pair
 from rockiln.engine.families.interface import (
     Components,
@@ -35,14 +37,18 @@ _MAX_SHIFT = 1.16
 
 
 def load(
-    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    quantisation: Mapping[str, str] = NONE,
 ) -> Components:
     """Reads the folder's components into CPU memory; a folder may leave T5 out.
 
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = model_weights(folder, "sd3", checkpoint)
+    weights = model_weights(folder, "sd3", checkpoint, quantisation)
     first = load_module(CLIPTextModelWithProjection, weights["text_encoder"], dtype)
     second = load_module(CLIPTextModelWithProjection, weights["text_encoder_2"], dtype)
     transformer = load_module(SD3Transformer2DModel, weights["transformer"], dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.clip import dropped_text, encode_pair
 from rockiln.engine.families.interface import (
     Components,
@@ -33,7 +35,11 @@ _SIZE_NUMBERS = 6  # original size, crop, target size
 
 
 def load(
-    folder: Path, dtype: torch.dtype, device: torch.device, checkpoint: Path | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    quantisation: Mapping[str, str] = NONE,
 ) -> Components:
     """Reads the folder's components into CPU memory.
 
@@ -42,7 +48,7 @@ def load(
     Raises:
         BrokenModelError: a file is missing or unsound, or the parts do not fit together.
     """
-    weights = model_weights(folder, "sdxl", checkpoint)
+    weights = model_weights(folder, "sdxl", checkpoint, quantisation)
     upcast = read_json(folder / "vae" / "config.json").get("force_upcast", True)
     vae_dtype = torch.float32 if dtype is torch.float16 and upcast else dtype
     first = load_module(CLIPTextModel, weights["text_encoder"], dtype)

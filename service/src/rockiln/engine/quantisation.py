@@ -1,0 +1,137 @@
+"""Layers whose weights are held in few bits, by diffusers' own layer for GGUF.
+
+Its weights come back to the dtype of the work right before each forward, in plain torch: no kernel
+of any vendor is needed. diffusers' loader for such files wants the accelerate package, which is not
+in the locks, and would read a header that the registry has not seen; so tensors are put in place
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantize_gguf_tensor
+from torch import nn
+
+from rockiln.domain.quantisation import AT_LOAD, TYPE_BY_NAME, TensorType
+from rockiln.registry.gguf_file import GgufTensor
+from rockiln.registry.gguf_weights import gguf_tensors, rounded_at_load
+from rockiln.registry.json_file import read_json
+from rockiln.registry.transformer_names import transformer_tensors
+
+_PLAIN = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_Q8_MAX = 127
+
+
+class QuantisedLinear(GGUFLinear):  # type: ignore[misc] # diffusers has no types
+    """A linear layer whose ``weight`` is bytes.
+
+    They are seen as int8, which is what transformers' T5 takes for weights that are not to be
+    cast to. Its layers in float32 get their input in float16.
+    """
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.forward_native(inputs.to(self.compute_dtype))
+        return output
+
+
+def layer_shape(layer: nn.Module) -> tuple[int, ...]:
+    """Of the numbers that a layer's weights stand for."""
+    weight: Any = layer.weight
+    return tuple(weight.quant_shape if isinstance(layer, QuantisedLinear) else weight.shape)
+
+
+def round_module(module: nn.Module) -> nn.Module:
+    """The module with its layers rounded to ``q8_0``; each one's weights go as it is done."""
+    for name, layer in list(_linear_layers(module)):
+        weight = layer.weight
+        if rounded_at_load(f"{name}.weight", tuple(weight.shape)):
+            _hold(
+                module, name, _parameter(round_to_q8(weight), TYPE_BY_NAME[AT_LOAD]), weight.dtype
+            )
+    return module
+
+
+def round_to_q8(weight: torch.Tensor) -> torch.Tensor:
+    """[out, in] → bytes [out, in / 32 * 34], as ``gguf.quants`` rounds.
+
+    A scale in float16 before 32 numbers of int8; halves are rounded away from zero.
+    """
+    blocks = weight.detach().float().reshape(-1, TYPE_BY_NAME[AT_LOAD].block)
+    scale = blocks.abs().amax(dim=1, keepdim=True) / _Q8_MAX
+    scaled = blocks * torch.where(scale == 0, 0, 1 / scale)
+    numbers = (scaled.sign() * (scaled.abs() + 0.5).floor()).to(torch.int8)
+    together = torch.cat([scale.half().view(torch.int8), numbers], dim=1)
+    return together.reshape(weight.shape[0], -1)
+
+
+def read_gguf(
+    kind: Any, path: Path, folder: Path, family: str, dtype: torch.dtype
+) -> tuple[Any, dict[str, Any]]:
+    """An instance of ``kind`` with the config in ``folder``, and which weights it lacks.
+
+    Raises:
+        BrokenModelError: the file is unsound or of another shape.
+    """
+    held = gguf_tensors(path, folder, family)
+    with torch.device("meta"):
+        module = kind.from_config(kind.load_config(folder, local_files_only=True))
+    content = np.memmap(path, mode="c")
+    layers = dict(_linear_layers(module))
+    state: dict[str, torch.Tensor] = {}
+    bytes_of: dict[str, GGUFParameter] = {}
+    for named in transformer_tensors(read_json(folder / "config.json"), family):
+        tensor = held[named.original]
+        rows = _rows(content, tensor, named.shape)
+        if named.swapped:
+            rows = torch.cat(rows.chunk(2)[::-1])
+        for name, part in zip(
+            (name for name, _ in named.parts),
+            torch.split(rows, [shape[0] for _, shape in named.parts]),
+            strict=True,
+        ):
+            layer = name.removesuffix(".weight")
+            if tensor.quantised and layer in layers:
+                bytes_of[layer] = _parameter(part.clone(), tensor.type)
+            elif tensor.quantised:
+                state[name] = dequantize_gguf_tensor(_parameter(part, tensor.type)).to(dtype)
+            else:
+                state[name] = part.to(dtype, copy=True)
+    keys = module.load_state_dict(state, strict=False, assign=True)
+    for layer, weight in bytes_of.items():
+        _hold(module, layer, weight, dtype)
+    missing = set(keys.missing_keys) - {f"{layer}.weight" for layer in bytes_of}
+    return module, {"missing_keys": sorted(missing), "mismatched_keys": ()}
+
+
+def _rows(content: Any, tensor: GgufTensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """[rows, …] as in the file: numbers, or bytes where they are quantised."""
+    held = torch.from_numpy(content[tensor.offset : tensor.offset + tensor.held_bytes])
+    if tensor.quantised:
+        return held.view(torch.int8).reshape(shape[0], -1)
+    return held.view(_PLAIN[tensor.type.name]).reshape(shape)
+
+
+def _linear_layers(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
+
+
+def _parameter(held: torch.Tensor, kind: TensorType) -> GGUFParameter:
+    return GGUFParameter(held, quant_type=gguf.GGMLQuantizationType(kind.number))
+
+
+def _hold(module: nn.Module, name: str, weight: GGUFParameter, dtype: torch.dtype) -> None:
+    """Puts a layer of bytes in the place of a plain one; it computes in ``dtype``."""
+    plain = module.get_submodule(name)
+    with torch.device("meta"):
+        layer = QuantisedLinear(
+            plain.in_features, plain.out_features, plain.bias is not None, compute_dtype=dtype
+        )
+    layer.weight, layer.bias = weight, plain.bias
+    parent, _, own = name.rpartition(".")
+    setattr(module.get_submodule(parent), own, layer)
