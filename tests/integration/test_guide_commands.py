@@ -17,57 +17,29 @@ from PIL import Image
 
 from rockiln.store.records import Job, Lease
 from support.front import ServedFront
+from support.pages import ROOT, commands, of_kind
 from support.painter import painted
 from support.paper_model import PAPER
 
-ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("api.md", "start.md", "clients.md")
 ADDRESS = "http://127.0.0.1:8000"
 # Put there by tests/run.
 NODE, PACKAGES = Path(sys.prefix, "bin", "node"), Path(sys.prefix, "node_modules")
-# Fresh hosts run it, in the scenario that the file is of.
-ON_FRESH_HOSTS = {"./bootstrap.sh": ROOT / "molecule" / "default" / "converge.yml"}
-
-
-def kind_of(block: str) -> str:
-    """Who runs it."""
-    for kind, begins in (
-        ("shell", ("curl ", "rockiln ")),
-        ("python", ("import ", "from ")),
-        ("node", ("const ",)),
-        ("variables", ("ENABLE_",)),
-        ("host", ("./",)),
-        ("answer", ("{",)),
-    ):
-        if block.startswith(begins):
-            return kind
-    raise AssertionError(f"who runs this? {block}")
-
-
-def blocks() -> Iterator[tuple[str, str, str]]:
-    """Guide, who runs it, text."""
-    for guide in GUIDES:
-        text: list[str] = []
-        for line in [*(ROOT / "service" / "docs" / guide).read_text().splitlines(), "end"]:
-            if line.startswith("    ") or (text and not line):
-                text.append(line[4:])
-                continue
-            if text:
-                block = "\n".join(text).strip()
-                yield guide, kind_of(block), block
-            text = []
-
-
-BLOCKS = list(blocks())
-
-
-def of_kind(kind: str) -> pytest.MarkDecorator:
-    found = [(guide, block) for guide, each, block in BLOCKS if each == kind]
-    return pytest.mark.parametrize(
-        "block",
-        [block for _, block in found],
-        ids=[f"{guide}-{number}" for number, (guide, _) in enumerate(found)],
-    )
+# What is another here: address, container, folders, and a model of other sizes, measured shortly.
+HERE = {
+    "http://192.0.2.7:8000": ADDRESS,
+    "docker exec rockiln-api ": "",
+    "sudo cat /etc/rockiln/first-key": "cat first-key",
+    "/srv/backup": "$PWD",
+    "rockiln restore": "ROCKILN_DATA_DIR=$PWD/restored rockiln restore",
+    "256x256,512x512": "64x64,128x128",
+    "512x512,768x768": "64x64,128x128",
+    "--steps 10,20,50 --runs 5": "--steps 10 --runs 1",
+    "bench sd15 --export": f"bench {PAPER.id} --steps 10 --runs 1 --export",
+    "bench sd15": f"bench {PAPER.id}",
+    "vista": PAPER.id,
+}
+# It wants a hub of its own: tests/unit/cli/test_models.py runs these words.
+PULLS = re.compile(r"rockiln models (pull|verify|rm) sd15")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +47,10 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedFront]:
     with ServedFront(tmp_path_factory.mktemp("guides")) as served:
 
         def work(leased: tuple[Lease, Job]) -> None:
+            if leased[1].purpose == "warm_up":
+                served.store.jobs.record_warmed_up(leased[0])
+                served.store.wake("api")
+                return
             asked = leased[1].parameters
             png = painted(asked.width, asked.height)
             served.hand.finish(leased, content=png if asked.format == "png" else None)
@@ -92,6 +68,7 @@ def folder(front: ServedFront, tmp_path: Path) -> Path:
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m rockiln "$@"\n')
     command.chmod(0o755)
+    (tmp_path / "first-key").write_text(front.store.keys.create("first", ["generate"], None))
     return tmp_path
 
 
@@ -115,23 +92,28 @@ def run(front: ServedFront, folder: Path, *words: str | Path) -> str:
 
 def here(front: ServedFront, text: str) -> str:
     """The text with the address and the model of the test's service."""
+    for written, instead in HERE.items():
+        text = text.replace(written, instead)
+    text = re.sub(r"^rockiln bench$", "rockiln bench --steps 10 --runs 1", text)
     port = front.url.rpartition(":")[2]
-    text = text.replace(ADDRESS, front.url).replace("port=8000", f"port={port}")
-    return text.replace("vista", PAPER.id)
-
-
-def commands(block: str) -> list[str]:
-    return re.findall(r"(?m)^((?:.*\\\n)*.*)$", block)
+    return text.replace(ADDRESS, front.url).replace("port=8000", f"port={port}")
 
 
 @of_kind("shell")
 def test_commands(front: ServedFront, folder: Path, block: str) -> None:
-    for command in filter(None, commands(block)):
+    for command in commands(block):
+        if PULLS.fullmatch(command):
+            words = ", ".join(f'"{word}"' for word in command.split()[1:])
+            assert words in (ROOT / "tests/unit/cli/test_models.py").read_text()
+            continue
         job = httpx.post(f"{front.url}/generate", json={"prompt": "a boat"})
         text = here(front, command).replace("{id}", job.headers["Rockiln-Job-Id"])
         if "revoke ID" in text:
             text = text.replace("ID", front.store.keys.all()[0].id)
         text = text.replace("curl ", "curl --fail-with-body --silent ", 1)
+        if command.startswith("rockiln cache "):
+            # Kernels are a GPU's; tests/unit/cli/test_cache.py moves those of an imagined one.
+            text = f"! {text} 2>&1 | tee refused; grep 'no engine has' refused"
         said = run(front, folder, "bash", "-euc", text)
         written = re.search(r"-o (\S+)", text)
         if "event-stream" in text:
@@ -193,20 +175,9 @@ def test_what_open_webui_sends_with_these_variables(front: ServedFront, block: s
     assert [base64.b64decode(each) for each in pictures] == [painted(int(width), int(height))]
 
 
-@of_kind("host")
-def test_what_fresh_hosts_run(block: str) -> None:
-    assert block in ON_FRESH_HOSTS
-    assert block.removeprefix("./") in ON_FRESH_HOSTS[block].read_text()
-
-
 @of_kind("answer")
 def test_answers_are_json(front: ServedFront, block: str) -> None:
     shown = json.loads(block)
     answer = httpx.post(f"{front.url}/generate", json={"prompt": "a boat", "width": 1000})
     assert answer.json().keys() >= shown.keys()
     assert answer.json()["errors"][0].keys() >= shown["errors"][0].keys()
-
-
-def test_every_guide_has_blocks() -> None:
-    assert {guide for guide, _, _ in BLOCKS} == set(GUIDES)
-    assert len(BLOCKS) >= 15
