@@ -11,11 +11,13 @@ from support.front import ServedFront
 Finished = subprocess.CompletedProcess[str]
 
 
-def rockiln(front: ServedFront, *arguments: str, cwd: Path | None = None) -> Finished:
+def rockiln(
+    front: ServedFront, *arguments: str, cwd: Path | None = None, **variables: str
+) -> Finished:
     """Runs a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "rockiln", *arguments],
-        env=front.environment(),
+        env={**front.environment(), **variables},
         cwd=cwd,
         check=False,
         capture_output=True,

@@ -72,6 +72,20 @@ def test_the_schema_in_the_docs_is_that_of_the_report() -> None:
     assert TARGET.read_text() == as_text(), "next: python -m support.bench_schema"
 
 
+def test_a_key_that_may_not_see_the_devices_measures_without_their_names(tmp_path: Path) -> None:
+    front = ServedFront(tmp_path, tls_address="0.0.0.0:8443", allowed_hosts="kiln.example")
+    key = front.store.keys.create("lab", ["generate"], None)
+    words = ("--schedulers", "ddim", "--steps", "2", "--runs", "1", "--json")
+    with front, front.hand.working():
+        front.hand.report()
+        ended = rockiln(front, "bench", *words, ROCKILN_KEY=key)
+    assert ended.returncode == 0, ended.stderr
+    report = BenchReport.model_validate_json(ended.stdout)
+    assert (report.devices, report.release, report.where) == ([], None, "its device")
+    assert report.cases[0].picture_seconds is not None
+    assert "scope admin" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -20,10 +20,9 @@ _FONT = "font-family='system-ui, sans-serif'"
 def as_svg(report: BenchReport) -> str:
     """The plot as an SVG document."""
     sizes = list(dict.fromkeys((case.width, case.height) for case in report.cases))
-    device = ", ".join(device.name for device in report.devices)
     runs = max((len(case.runs) for case in report.cases), default=0)
     body: list[str] = [
-        _text(20, 30, f"{report.model.id} on {device}", size=18, weight="bold"),
+        _text(20, 30, f"{report.model.id} on {report.where}", size=18, weight="bold"),
         _text(
             20, 50,
             f"seconds per picture (median of {runs}, line: min to max), model in memory; "
@@ -44,7 +43,7 @@ def as_svg(report: BenchReport) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {y:.0f}' "
         f"width='{_WIDTH}' height='{y:.0f}' role='img'>"
-        f"<title>{escape(f'rockiln bench: {report.model.id} on {device}')}</title>"
+        f"<title>{escape(f'rockiln bench: {report.model.id} on {report.where}')}</title>"
         f"<rect width='100%' height='100%' fill='#ffffff'/>{''.join(body)}</svg>\n"
     )
 

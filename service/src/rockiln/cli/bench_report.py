@@ -123,7 +123,9 @@ class BenchReport(_Document):
     schema_version: Literal[1] = 1
     made_at: datetime
     command: str
-    devices: list[Device] = Field(description="Those that may have made the pictures.")
+    devices: list[Device] = Field(
+        description="Those that may have made the pictures; none for a key that may not see them."
+    )
     release: str | None = Field(description="ROCm release of the host, where it was provisioned.")
     versions: dict[str, str] = Field(description="Libraries that the pictures were made with.")
     model: Model
@@ -131,3 +133,8 @@ class BenchReport(_Document):
     guidance_scale: float
     seed: int
     cases: list[Case]
+
+    @property
+    def where(self) -> str:
+        """Its devices by name."""
+        return ", ".join(f"{each.name} ({each.backend})" for each in self.devices) or "its device"

@@ -37,10 +37,9 @@ def print_table(report: BenchReport) -> None:
 
 
 def _caption(report: BenchReport) -> str:
-    devices = ", ".join(f"{device.name} ({device.backend})" for device in report.devices)
     versions = ", ".join(
         f"{name} {report.versions[name]}"
         for name in ("rockiln", "rocm", "torch", "diffusers")
         if name in report.versions
     )
-    return f"{report.model.id} on {devices}; {versions}"
+    return f"{report.model.id} on {report.where}; {versions}"
