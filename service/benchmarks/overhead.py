@@ -15,7 +15,7 @@ from support.service import Service
 MODELS = Path(__file__).resolve().parents[1] / "models"
 REQUEST = {"prompt": "a red boat on a lake", "num_inference_steps": 1}
 WARMING_CALLS = 2
-ENGINES_OWN = ("load", "encode_prompt", "encode_image", "denoise", "decode")
+ENGINES_OWN = ("load", "encode_prompt", "encode_image", "prepare_latents", "denoise", "decode")
 
 
 def measure(*, model: str, side: int, calls: int) -> Result:
@@ -48,7 +48,7 @@ def measure(*, model: str, side: int, calls: int) -> Result:
         benchmark="overhead",
         figures=[
             Figure(f"whole request, {side}x{side}, 1 step", "s", whole),
-            Figure("engine's own time: prompt, denoising, decoding", "s", own),
+            Figure("engine's own time: prompt, noise, denoising, decoding", "s", own),
             Figure("beyond it", "ms", beyond, bound=30.0),
             Figure("of that: PNG encoded and made durable", "ms", encoding),
             Figure("of that: latents made durable", "ms", latents),

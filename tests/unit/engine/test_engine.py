@@ -226,6 +226,7 @@ def test_record_says_what_was_used(harness: EngineHarness, tiny: ModelProfile) -
     assert set(picture.seconds) == {
         "load",
         "encode_prompt",
+        "prepare_latents",
         "denoise",
         "store_latents",
         "decode",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from pathlib import Path
 
 from flask import Flask
@@ -115,4 +116,5 @@ def create_served_app() -> Flask:
     app = create_app(settings)
     held: Services = app.extensions[EXTENSION]
     held.document()  # made before seventy clients ask for it together
+    gc.freeze()  # what is there by now stays: no call waits for a collection that looks at it
     return app

@@ -13,6 +13,7 @@ stderr. It starts no process and always leaves by ``os._exit``:
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -82,6 +83,7 @@ def _start(line: bytes, send: Send) -> Engine:
         # torch comes in here, after the guard and with the environment set.
         from rockiln.engine.start import ProofError, start_engine  # noqa: PLC0415
 
+        gc.freeze()  # modules stay; models come later, and are found again when they are dropped
         try:
             engine, ready = start_engine(start, send)
         except ProofError as error:

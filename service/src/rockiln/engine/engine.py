@@ -29,7 +29,7 @@ from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_l
 from rockiln.engine.loras import digests_of, loras_of
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.passes import Pass, passes_of
-from rockiln.engine.picture_file import encode_picture
+from rockiln.engine.picture_file import Pixels, encode_picture
 from rockiln.engine.picture_rows import first_row, next_row
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
@@ -145,7 +145,8 @@ class Engine:
             if job.start is not None:
                 job.start = self._encode_start(job, job.start)
             for picture in unmade:
-                picture.row = first_row(picture, self._report_step)
+                with picture.watch.measure("prepare_latents"):
+                    picture.row = first_row(picture, self._report_step)
             self._send(protocol.DenoiseStarted(job_id=job.id))
         self._decoding += [picture for picture in pictures if picture.latents is not None]
         self._denoising += unmade
@@ -314,13 +315,16 @@ class Engine:
             self._enter(job, "decode")
             on_device = latents.latents.to(model.placement.decode_device)
             pixels = to_pixels(model.family.decode(model.components, on_device))
-        shelved.colours.learn(latents.latents, pixels)
+        if run.purpose != "warm_up":  # its kernels are what was wanted; nobody asked for a picture
+            self._encode(picture, latents, pixels)
+        shelved.colours.learn(latents.latents, pixels)  # now that nobody waits for it
+        self._close(picture)
+
+    def _encode(self, picture: Picture, latents: FinalLatents, pixels: Pixels) -> None:
+        job = picture.job
+        run, shelved = job.run, job.shelved
         if job.start is not None:
             pixels = job.start.keep_rest(pixels)
-        if run.purpose == "warm_up":
-            # Its kernels are what was wanted; nobody asked for the picture.
-            self._close(picture)
-            return
         self._stage = "encode"
         self._send(protocol.EncodeStarted(job_id=job.id, index=picture.index))
         record = make_record(
@@ -354,7 +358,6 @@ class Engine:
                 memory=picture.memory,
             )
         )
-        self._close(picture)
 
     def _enter(self, job: Job, stage: Literal["encode_prompt", "denoise", "decode"]) -> None:
         """Moves weights as the job's plan has it for the stage."""

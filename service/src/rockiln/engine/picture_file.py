@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
@@ -29,8 +30,9 @@ from rockiln.engine.record import parameters_text, record_json
 Pixels = npt.NDArray[np.uint8]
 RECORD_KEY = "rockiln"
 _NAMESPACE = "https://rockiln.invalid/ns/record/1/"
-# Half the time of zlib's own level 6 for 5 % more bytes (512x512, drawn by vista; CPU).
-_PNG_COMPRESSION = 4
+# PNG's filters leave little that a search for repeats would find. Runs alone take a quarter of the
+# time of zlib's own choice and give as many bytes (vista's pictures and photos, 512x512; CPU).
+_PNG_STRATEGY = zlib.Z_RLE
 _JPEG_QUALITY = 95
 _WEBP_QUALITY = 95
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
@@ -107,7 +109,7 @@ def _encode_png(image: Image.Image, record: dict[str, Any]) -> bytes:
     chunks.add_text("parameters", parameters_text(record))
     chunks.add_itxt(RECORD_KEY, record_json(record))
     file = io.BytesIO()
-    image.save(file, "PNG", pnginfo=chunks, compress_level=_PNG_COMPRESSION)
+    image.save(file, "PNG", pnginfo=chunks, compress_type=_PNG_STRATEGY)
     return file.getvalue()
 
 

@@ -61,6 +61,10 @@ class Database:
             self.engine = create_engine(url, pool_size=8, max_overflow=56, hide_parameters=True)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        self._writing = self.engine.execution_options(**{WRITE: True})
+        self._reading = self.engine
+        if not self.is_sqlite:
+            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
         # SQLite's own wait for the write lock knows no turns: beside many writers one may never
         # get it. The writers of a process wait here, so that only processes meet there.
         self._writer = threading.Lock() if self.is_sqlite else nullcontext()
@@ -83,10 +87,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session whose changes are thrown away."""
-        engine = self.engine
-        if not self.is_sqlite:
-            engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with Session(engine) as session:
+        with Session(self._reading) as session:
             yield session
 
     @contextmanager
@@ -96,8 +97,7 @@ class Database:
         A connection that is lost while committing leaves open what became of it. The server knows:
         if it did commit, this ends well; if not, the error says so and the block can be repeated.
         """
-        engine = self.engine.execution_options(**{WRITE: True})
-        with self._writer, Session(engine) as session:
+        with self._writer, Session(self._writing) as session:
             session.begin()
             yield session
             self._write_events(session)

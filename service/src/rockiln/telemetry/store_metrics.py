@@ -20,7 +20,15 @@ from rockiln.store.store import Store
 
 _KEPT_SECONDS = 1.0
 _EVENTS_PAGE = 1000
-_STAGES = ("load", "encode_prompt", "denoise", "store_latents", "decode", "postprocess")
+_STAGES = (
+    "load",
+    "encode_prompt",
+    "prepare_latents",
+    "denoise",
+    "store_latents",
+    "decode",
+    "postprocess",
+)
 # From a small picture's text to a first decode that searches for kernels.
 _STAGE_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 _RUNG_KEYS = 500

@@ -256,8 +256,8 @@ class Desk:
         self.proof_at = time.time()
         if job.ended:
             # From here on nothing that happens to the engine can touch the job.
-            self._succeeded(attempt)
             self._settle(job.id, job.state)
+            self._succeeded(attempt)
 
     def _job_ended(self, attempt: Attempt, event: protocol.JobEnded) -> None:
         jobs = self._store.jobs

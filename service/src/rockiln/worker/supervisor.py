@@ -7,6 +7,7 @@ store before the next line is read, so a death costs only the work since the las
 from __future__ import annotations
 
 import fcntl
+import gc
 import selectors
 import time
 from collections.abc import Callable
@@ -106,7 +107,9 @@ class Supervisor:
 
     def _woken(self) -> None:
         self._wake.drain()
-        self._heartbeat_at_monotonic = 0.0  # a cancel is seen by renewing the lease
+        self._desk.renew_lease()  # sees a cancel
+        if self._engine.wedged:
+            self._heartbeat_at_monotonic = 0.0  # sees a wish for a proof
 
     def _leave(self) -> None:
         self._engine.close()
@@ -217,6 +220,7 @@ def run(settings: Settings) -> int:
         try:
             if gate.refuses(settings, store):
                 return gate.EXIT_MISALIGNED
+            gc.freeze()  # what is imported stays: no collection has to look at it again
             return Supervisor(settings, store).run()
         finally:
             store.close()
