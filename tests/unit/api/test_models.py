@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from rockiln.domain.quantisation import QuantisedWeights
 from rockiln.registry.known_models import known_models
 from support.front import Front
 from support.paper_model import PAPER, write_paper_model
@@ -56,6 +57,19 @@ def test_a_model_says_on_which_rung_it_fits_this_device(front: Front) -> None:
     assert large["denoise_rung"] != "full"
     assert large["predicted_bytes"] <= 8 << 30
     assert model(front.client, "sd21")["fits"] == []  # its size is not known yet
+
+
+def test_a_model_in_few_bits_says_so(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = QuantisedWeights("q8_0", 32, 34, largest_parameters=32, workspace_bytes=64)
+    other = replace(held, kind="q4_k")
+    parts = {"unet": 10, "text_encoder": 10}
+    lossy = replace(PAPER, component_bytes=parts, quantised={"unet": held, "text_encoder": other})
+    monkeypatch.setitem(front.services.catalogue.models, "paper", lossy)
+    assert model(front.client, "paper")["quantisation"] == {
+        "unet": {"kind": "q8_0", "exact": False, "weight_error": 0.0054},
+        "text_encoder": {"kind": "q4_k", "exact": False, "weight_error": None},
+    }
+    assert "unet q8_0, text encoder q4_k" in front.client.get("/ui/models").text
 
 
 def test_a_pull_is_asked_once_and_can_be_cancelled(front: Front) -> None:
