@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,8 @@ class ControlNetSet:
         ]
         for path in stale:
             del self._loaded[path]
+        if stale:
+            gc.collect()  # modules and their hooks refer to each other
         self.networks(wanted)
         return bool(stale)
 
