@@ -19,7 +19,7 @@ from support.parameters import parameters
 GIB = 1 << 30
 ASKED = parameters(scheduler="flow_euler", width=1024, height=1024)
 # T5-XXL: 24 blocks of four matrices of 4096 and three of 10,240.
-T5 = {
+T5: dict[str, tuple[int, ...]] = {
     f"encoder.block.{block}.layer.{name}.weight": shape
     for block in range(24)
     for name, shape in [
