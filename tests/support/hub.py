@@ -31,6 +31,8 @@ class FakeHub:
         hold: path → bytes after which the connection waits until ``released`` is set.
         refuse_parts: answers a Range with the whole.
         busy: so many next answers are 503.
+        address: where it listens.
+        elsewhere: this machine by another name than ``url``'s, where redirects lead.
     """
 
     repositories: dict[str, dict[str, bytes]]
@@ -44,6 +46,8 @@ class FakeHub:
     holding: threading.Event = field(default_factory=threading.Event)
     refuse_parts: bool = False
     busy: int = 0
+    address: tuple[str, int] = ("127.0.0.1", 0)
+    elsewhere: str = "localhost"
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -85,7 +89,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, hub: FakeHub) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(hub.address, _Handler)
         self.hub = hub
 
 
@@ -135,10 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
         if commit != self.server.hub.commit or path not in self.server.hub.repositories[repository]:
             return self._error(404, "EntryNotFound")
         self.send_response(302)
-        # "localhost" is another host than the one that has the token.
-        self.send_header(
-            "Location", f"http://localhost:{self.server.hub.port}/cdn/{repository}/{path}"
-        )
+        hub = self.server.hub
+        self.send_header("Location", f"http://{hub.elsewhere}:{hub.port}/cdn/{repository}/{path}")
         self.send_header("Content-Length", "0")
         self.end_headers()
         return None

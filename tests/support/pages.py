@@ -21,6 +21,7 @@ _KINDS = {
     "answer": ("{",),
     "host": ("./", ".venv/", "nox ", "molecule ", "tests/run"),
     "inventory": ("inference_service_", "rocm_catalogue_", "# inventories/"),
+    "renewal": ("install -m ",),
     "proxy": ("server {", "ROCKILN_TLS_ADDRESS"),
     "manifest": ('"quantisation": ',),
     "training": ("export PYTHONPATH=service", "from diffusers"),

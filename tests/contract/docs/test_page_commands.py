@@ -106,6 +106,16 @@ def test_what_the_tests_of_https_run(block: str) -> None:
         assert f'"{value}"' in tests
 
 
+@of_kind("renewal")
+def test_what_a_host_with_https_runs(block: str) -> None:
+    """The scenario takes these lines out of the page."""
+    pattern = "sed -n '/^    install \\|^    docker exec rockiln-proxy/p' ansible/docs/tls.md"
+    assert pattern in text_of("molecule/interrupted/verify.yml")
+    assert all(
+        line.startswith(("install ", "docker exec rockiln-proxy")) for line in commands(block)
+    )
+
+
 @of_kind("training")
 def test_what_takes_a_card_and_an_hour(block: str) -> None:
     if block.startswith("from diffusers"):  # tests/unit/engine compares with such a pipeline
