@@ -167,3 +167,41 @@ def test_a_key_is_needed_off_loopback_alone(tmp_path: Path) -> None:
     assert code == 0, words
     for (published, tls), needed in cases.items():
         assert f"SAID {published} {tls}: {needed};" in words
+
+
+def test_the_settings_of_before_are_published_where_the_site_is_now(tmp_path: Path) -> None:
+    """Else the way back had an api that took itself for one on loopback, and asked for no key."""
+    recorded = (
+        '# Of a release before\nbackend = "cpu"\npublished_address = "127.0.0.1:8000"\n'
+        '\n[engine_environment]\nA = "1"\n'
+    )
+    moved = recorded.replace("127.0.0.1:8000", "192.0.2.1:8000")
+    both = moved.replace('192.0.2.1:8000"', '192.0.2.1:8000"\ntls_address = "0.0.0.0:8443"')
+    cases = {
+        "same": ("127.0.0.1:8000", "", recorded, recorded),
+        "moved": ("192.0.2.1:8000", "", recorded, moved),
+        "with https": ("192.0.2.1:8000", "0.0.0.0:8443", recorded, both),
+        "again": ("192.0.2.1:8000", "0.0.0.0:8443", both, both),
+        "without https": ("127.0.0.1:8000", "", both, recorded),
+    }
+    settings = "/etc/rockiln/public/settings.toml"
+    tasks = [
+        {
+            "name": name,
+            "ansible.builtin.template": {
+                "src": f"{ROLES}/inference_service/templates/settings.toml.j2",
+                "dest": str(tmp_path / name),
+            },
+            "vars": {
+                "__inference_service_recorded_files": [settings],
+                "inference_service_recorded": {"files": {settings: text}},
+                "inference_service_published_address": published,
+                "inference_service_tls_address": tls,
+            },
+        }
+        for name, (published, tls, text, _) in cases.items()
+    ]
+    code, words = play(tmp_path, tasks)
+    assert code == 0, words
+    for name, (_, _, _, wanted) in cases.items():
+        assert (tmp_path / name).read_text() == wanted, name
