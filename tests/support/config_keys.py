@@ -9,6 +9,7 @@ from typing import Any
 
 import diffusers
 import transformers
+from transformers import Qwen2Tokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from rockiln.engine import schedulers
@@ -29,6 +30,16 @@ _TOKENIZER_META = {
     "split_special_tokens", "sp_model_kwargs", "legacy", "backend", "is_local",
     "add_bos_token", "add_eos_token", "padding_side", "truncation_side",
 }  # fmt: skip
+_CHAT = {"chat_template"}
+# Of former versions of the libraries, in published configs.
+_FORMER = {
+    "Qwen3ForCausalLM": {"rope_theta", "rope_scaling"},
+    "Qwen3Model": {"rope_theta", "rope_scaling"},
+    "Qwen2_5_VLForConditionalGeneration": {"rope_theta", "rope_scaling", "vision_token_id"},
+    "Qwen2_5_VLForConditionalGeneration.vision_config": {"in_chans", "spatial_patch_size"},
+    "QwenImageTransformer2DModel": {"pooled_projection_dim"},
+    "AutoencoderKLFlux2": {"force_upcast", "scaling_factor", "shift_factor"},
+}
 # Of scheduler classes that wrote the configs of known models but draw nothing here.
 _SCHEDULER_WRITERS = (
     "PNDMScheduler",
@@ -44,12 +55,33 @@ def _arguments(kind: Any) -> set[str]:
 
 def _keys_of(library: str, name: str) -> list[str]:
     if library == "diffusers":
-        return sorted(_arguments(getattr(diffusers, name)) | _DIFFUSERS_META)
+        former = _FORMER.get(name, set())
+        return sorted(_arguments(getattr(diffusers, name)) | _DIFFUSERS_META | former)
     kind = getattr(transformers, name)
     if issubclass(kind, PreTrainedTokenizerBase):
         special = set(PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES)
-        return sorted(special | _TOKENIZER_META)
-    return sorted(set(kind.config_class().to_dict()) | _TRANSFORMERS_META)
+        chat = _CHAT if issubclass(kind, Qwen2Tokenizer) else set()
+        return sorted(special | _TOKENIZER_META | chat)
+    return sorted(set(_flat(kind.config_class())) | _TRANSFORMERS_META | _FORMER.get(name, set()))
+
+
+def _flat(config: Any) -> set[str]:
+    """With the keys of the language half, which were written beside the others once."""
+    keys = set(config.to_dict())
+    return keys | set(config.text_config.to_dict()) if "text_config" in keys else keys
+
+
+def _nested(name: str) -> dict[str, list[str]]:
+    """The keys of each config within the config of a class of transformers."""
+    kind = getattr(transformers, name)
+    if not issubclass(kind, transformers.PreTrainedModel):
+        return {}
+    return {
+        f"{name}.{part}": sorted(
+            set(inner().to_dict()) | _TRANSFORMERS_META | _FORMER.get(f"{name}.{part}", set())
+        )
+        for part, inner in kind.config_class.sub_configs.items()
+    }
 
 
 def config_keys() -> dict[str, list[str]]:
@@ -58,6 +90,8 @@ def config_keys() -> dict[str, list[str]]:
     for layout in LAYOUTS.values():
         for library, name, _ in layout.weighted.values():
             found[name] = _keys_of(library, name)
+            if library == "transformers":
+                found |= _nested(name)
         for library, names in layout.plain.values():
             for name in names:
                 found[name] = _keys_of(library, name)

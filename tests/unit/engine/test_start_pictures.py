@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
 
 from rockiln.domain.model import ModelProfile
@@ -21,6 +22,7 @@ from support.engine_harness import EngineHarness, largest_difference, read_profi
 from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
+from support.tiny_qwen import make_tiny_flux2, make_tiny_qwen_image, make_tiny_z_image
 from support.tiny_sd1 import make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
@@ -32,14 +34,19 @@ MAKERS = {
     "sdxl": make_tiny_sdxl,
     "sd3": make_tiny_sd3,
     "flux": make_tiny_flux,
+    "z_image": make_tiny_z_image,
+    "qwen_image": make_tiny_qwen_image,
 }
 STEMS = {
     "sd1": "StableDiffusion",
     "sdxl": "StableDiffusionXL",
     "sd3": "StableDiffusion3",
     "flux": "Flux",
+    "z_image": "ZImage",
+    "qwen_image": "QwenImage",
 }
-SCHEDULER = {"sd3": "flow_euler", "flux": "flow_euler"}
+FLOWS = ("sd3", "flux", "z_image", "qwen_image")
+SCHEDULER = dict.fromkeys(FLOWS, "flow_euler")
 PICTURE = Image.fromarray(
     np.random.default_rng(0).integers(0, 255, (12, 8, 3), dtype=np.uint8)
 ).resize((80, 96), Image.Resampling.BICUBIC)
@@ -65,7 +72,7 @@ def pipelines(folders: dict[str, Path]) -> Any:
             name = f"{STEMS[family]}{kind}Pipeline"
             reference = Reference(getattr(diffusers, name), folders[family])
             for part in ("unet", "transformer", "vae", "text_encoder"):
-                if part in reference.pipeline.components:
+                if part in reference.pipeline.components and family != "qwen_image":
                     reference.pipeline.components[part].to(memory_format=torch.channels_last)
             made[family, kind] = reference
         return made[family, kind]
@@ -110,6 +117,10 @@ def options(asked: GenerationParameters, reference: Reference) -> dict[str, Any]
     }
     if "Flux" in type(reference.pipeline).__name__:
         del given["negative_prompt"]
+    if "ZImage" in type(reference.pipeline).__name__:
+        given["guidance_scale"] = asked.guidance_scale - 1
+    if "QwenImage" in type(reference.pipeline).__name__:
+        given |= {"true_cfg_scale": given.pop("guidance_scale"), "negative_prompt": ""}
     return given
 
 
@@ -127,7 +138,7 @@ def test_a_picture_from_a_picture_equals_the_reference(
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["sdxl", *FLOWS])
 def test_each_family_takes_a_picture(
     harness: EngineHarness,
     folders: dict[str, Path],
@@ -145,6 +156,33 @@ def test_each_family_takes_a_picture(
         largest_difference(drawn(harness, folders[family], asked), np.asarray(expected.images[0]))
         == 0
     )
+
+
+def test_flux2_takes_a_picture_as_latents_and_the_sigmas_that_are_left(
+    harness: EngineHarness, tmp_path: Path
+) -> None:
+    """The reference has no picture to start from; its call takes what such a start comes to."""
+    folder = make_tiny_flux2(tmp_path / "flux2", distilled=True)
+    asked = wanted(harness, "flux2", scheduler="flow_euler", negative_prompt="")
+    pipeline = Reference(diffusers.Flux2KleinPipeline, folder).pipeline
+    generator = torch.Generator("cpu").manual_seed(asked.seed)
+    pixels = pipeline.image_processor.preprocess(PICTURE)
+    with torch.no_grad():
+        clean = pipeline._encode_vae_image(pixels, generator)
+    mu = compute_empirical_mu(clean[0, 0].numel(), 6)
+    scheduler, sigmas = pipeline.scheduler, np.linspace(1.0, 1 / 6, 6)
+    scheduler.set_timesteps(sigmas=sigmas, mu=mu)
+    noise = torch.randn(clean.shape, generator=generator)
+    expected = pipeline(
+        prompt=asked.prompt,
+        width=80,
+        height=96,
+        latents=scheduler.scale_noise(clean, scheduler.timesteps[3:4], noise),
+        num_inference_steps=6,
+        sigmas=list(sigmas[3:]),
+    )
+    found = drawn(harness, folder, asked)
+    assert largest_difference(found, np.asarray(expected.images[0])) == 0
 
 
 def test_a_picture_of_another_size_is_resized_as_the_reference_does(

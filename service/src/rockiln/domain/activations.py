@@ -208,20 +208,29 @@ def _transformer_peak(
     # Streams, their norms, queries, keys and values, those of the text alone once more, the result
     # and its copy in another order.
     attended = 5 * both + 3 * text + max(2 * both, turned, plain)
-    # Streams before and after attention, its results, norms; four times the width, before and
-    # after gelu.
-    fed = 2 * both + text + 10 * picture + (2 * picture if facts.dual_blocks else 0)
-    tensors = max(attended, fed)
-    if facts.single_blocks:
+    # Streams before and after attention, its results, norms; the inner half before and after gelu,
+    # or two of them, one through silu, and their product.
+    inner = (4 if facts.gated else 2) * facts.inner
+    fed = (2 + facts.held) * both + text + (2 + inner) * picture
+    fed += 2 * picture if facts.dual_blocks else 0
+    tensors = max(attended, fed) if facts.joint_blocks else 0.0
+    if facts.single_blocks and facts.gated:
+        # In turn: the stream twice, where it came from, attention's result, norm. Else the stream,
+        # its norm, all that is made of it at once, queries and keys anew, both results, joined.
+        beside = 5 if facts.in_turn else 9.7
+        tensors = max(tensors, (beside + inner) * both)
+    elif facts.single_blocks:
         # The stream twice, its norm, the feed-forward's inner half; then as above.
         tensors = max(tensors, 7 * both + 3 * both + max(2 * both, turned, plain), 13 * both)
-    return unit * facts.width * tensors + scores
+    return round(unit * facts.width * tensors) + scores
 
 
 def decoder_peak(
     facts: DecoderFacts, size: tuple[int, int], item_bytes: int, attention: AttentionMemory
 ) -> int:
     """Of decoding one picture (or one tile) of ``size`` (width, height) in px, whole."""
+    if facts.film:
+        return _film_decoder_peak(facts, size, item_bytes, attention)
     meter = _Meter()
     levels = len(facts.channels)
     width, height = size
@@ -244,6 +253,22 @@ def decoder_peak(
             tokens *= 4
     meter.spike(3 * item_bytes * tokens * present)
     return meter.peak
+
+
+def _film_decoder_peak(
+    facts: DecoderFacts, size: tuple[int, int], item_bytes: int, attention: AttentionMemory
+) -> int:
+    """The last convolution: each one before has kept its input, for a next frame to look back at.
+
+    Its own input is copied with room for two frames before it.
+    """
+    kept = 0
+    for channels, places in zip(facts.channels, _tokens(size, len(facts.channels)), strict=True):
+        kept += 2 * (facts.layers + 1) * channels * places
+    coarsest = facts.channels[-1] * places
+    last = 7 * facts.channels[0] * size[0] * size[1]
+    middle = item_bytes * 9 * coarsest + attention.scores(places, facts.channels[-1], 1)
+    return max(item_bytes * (kept + 4 * coarsest + last), middle)
 
 
 def text_encoder_peak(encoders: Sequence[TextEncoderFacts], item_bytes: int) -> int:

@@ -57,6 +57,13 @@ class TransformerFacts:
         text_tokens: of one prompt, all text encoders together.
         rotary: places are turned into queries and keys in float32.
         unconditional_sample: guidance takes a second sample; else the network is told a number.
+        inner: width of a feed-forward's inner half, in widths of the stream.
+        gated: it has two of them, whose product goes on.
+        held: tensors as wide as the stream that wait beside a joint block's feed-forward.
+        in_turn: single blocks do attention and feed-forward one after the other.
+        joint_squares, single_squares, layer_squares: parameters of a block and of the widest layer,
+            in squares of the width.
+        grouped: places along a side that are channels of one already when the latents are drawn.
     """
 
     width: int
@@ -69,6 +76,16 @@ class TransformerFacts:
     latent_channels: int
     rotary: bool
     unconditional_sample: bool
+    inner: float = 4.0
+    gated: bool = False
+    held: int = 0
+    in_turn: bool = False
+    # Joint: 6 + 6 to modulate, 4 + 4 of attention, 8 + 8 of feed-forwards; single: 3 to modulate,
+    # 3 of attention, 4 + 5. The widest layer is the one that modulates.
+    joint_squares: float = 36
+    single_squares: float = 15
+    layer_squares: float = 6
+    grouped: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,7 @@ class DecoderFacts:
 
     Attributes:
         upcast: it overflows in float16 and is run in float32 where the rest is in float16.
+        film: it is one of films, whose convolutions look back in time.
     """
 
     channels: tuple[int, ...]
@@ -84,6 +102,7 @@ class DecoderFacts:
     latent_channels: int
     mid_attention: bool = True
     upcast: bool = False
+    film: bool = False
 
     @property
     def scale(self) -> int:
@@ -143,6 +162,7 @@ class ModelProfile:
         schedulers: names in a request that the model can be sampled with.
         features: what else a request may ask of it.
         root: folder that links of its files may not leave; the parent of ``path`` if empty.
+        half: what its networks are in on a GPU.
         architecture: None where the configs do not tell; memory is then judged by weights alone.
         configs: the folder with configs and tokenizers, where ``path`` is a single file; where that
             is a transformer alone, the folder with all other parts too.
@@ -164,6 +184,7 @@ class ModelProfile:
     side_grid_px: int = SIDE_GRID_PX
     schedulers: tuple[str, ...] = DIFFUSION_SCHEDULERS
     features: tuple[Feature, ...] = ()
+    half: Literal["float16", "bfloat16"] = "float16"
     architecture: Architecture | None = None
     root: str = ""
     configs: str = ""

@@ -229,9 +229,9 @@ def _first_way_that_fits(
     return found
 
 
-def dtype_for(device: DeviceFacts) -> Dtype:
-    """What weights and latents are on a device."""
-    return "float16" if device.kind == "gpu" else "float32"
+def dtype_for(model: ModelProfile, device: DeviceFacts) -> Dtype:
+    """What a model's weights are on a device; cards without bfloat16 of their own emulate it."""
+    return model.half if device.kind == "gpu" else "float32"
 
 
 def _workload(
@@ -244,7 +244,7 @@ def _workload(
     work = Workload(
         *parameters.largest_size,
         1,
-        dtype_for(device),
+        dtype_for(model, device),
         parameters.guided and memory.guides_by_pairs(model),
         bool(parameters.loras),
     )

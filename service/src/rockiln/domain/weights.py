@@ -51,8 +51,8 @@ def _shares(facts: DenoiserFacts | TransformerFacts, column: int) -> PieceShares
 def denoiser_parameters(facts: DenoiserFacts | TransformerFacts) -> int:
     """All of them, but for biases, norms and embeddings."""
     if isinstance(facts, TransformerFacts):
-        joint, dual, single = (blocks * facts.width**2 for blocks in _BLOCK_SQUARES)
-        return facts.joint_blocks * joint + facts.dual_blocks * dual + facts.single_blocks * single
+        squares = facts.joint_blocks * facts.joint_squares + facts.dual_blocks * _DUAL_SQUARES
+        return round((squares + facts.single_blocks * facts.single_squares) * facts.width**2)
     ends = 9 * facts.channels[0] * facts.latent_channels * 2
     samplers = sum(
         9 * channels * channels for channels in (*facts.channels[:-1], *facts.channels[1:])
@@ -64,17 +64,17 @@ def denoiser_parameters(facts: DenoiserFacts | TransformerFacts) -> int:
     return ends + samplers + projections + blocks
 
 
-# In squares of the width. Joint: 6 + 6 to modulate, 4 + 4 of attention, 8 + 8 of feed-forwards;
-# dual: 3 to modulate and 4 of attention more; single: 3 to modulate, 3 of attention, 4 + 5.
-_BLOCK_SQUARES = (36, 7, 15)
+# Of a block that attends to the picture a second time: 3 to modulate and 4 of attention more.
+_DUAL_SQUARES = 7
 
 
 def _widest(facts: TransformerFacts) -> tuple[int, int]:
-    """Parameters of the largest block and of its widest layer, the one that modulates."""
-    joint, dual, _ = (blocks * facts.width**2 for blocks in _BLOCK_SQUARES)
+    """Parameters of the largest block and of the widest layer."""
+    block = facts.joint_squares if facts.joint_blocks else facts.single_squares
+    layer = facts.layer_squares
     if facts.dual_blocks:
-        return joint + dual, 9 * facts.width**2
-    return joint, 6 * facts.width**2
+        block, layer = block + _DUAL_SQUARES, 9
+    return round(block * facts.width**2), round(layer * facts.width**2)
 
 
 def _resnets(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:

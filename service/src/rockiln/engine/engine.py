@@ -194,7 +194,7 @@ class Engine:
             )
             return model.family.encode_prompt(texts.components, prompt)
 
-        paired = parameters.guided and model.family.unconditional_forward
+        paired = parameters.guided and model.components.unconditional_forward
         prompt = texts.spelt(parameters.prompt)
         other = texts.spelt(parameters.negative_prompt) if paired else ""
         return Prompts(

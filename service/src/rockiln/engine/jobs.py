@@ -148,7 +148,7 @@ def text_warnings(job: Job, read: ReadTexts) -> list[str]:
     parameters = job.run.parameters
     texts = {"prompt": parameters.prompt}
     warnings = []
-    if not model.family.unconditional_forward:
+    if not model.components.unconditional_forward:
         if parameters.negative_prompt:
             warnings.append("This model takes no negative prompt; it had no effect.")
     elif parameters.guided:

@@ -9,7 +9,6 @@ import torch
 
 from rockiln.domain.request import GenerationParameters, steps_run
 from rockiln.engine.families.interface import Components, Family
-from rockiln.engine.families.latents import sample_latents
 from rockiln.engine.rows import Row
 from rockiln.engine.schedulers import add_noise, begin_at, make_scheduler, noise_scale
 from rockiln.engine.start_picture import StartPicture
@@ -83,7 +82,7 @@ class PassMaker:
     ) -> Beginning:
         """The order of draws is the reference's: latents, noise, latents of what is masked."""
         scheduler, begin = self._timesteps(work)
-        kept = sample_latents(self._components, start.distribution, generator)
+        kept = self._family.sample(self._components, start.distribution, generator)
         noise = self._noise(work, generator)
         mask = start.mask_latents(*kept.shape[-2:])
         if mask is None:

@@ -60,6 +60,7 @@ def _row(picture: Picture, beginning: Beginning, generator: torch.Generator, rep
         conditioning=prompts.positive,
         negative=prompts.negative,
         guidance_scale=job.run.parameters.guidance_scale,
+        guide=job.shelved.model.family.guide,
         generator=generator,
         max_batch_rows=plan.max_batch_rows,
         on_step=[partial(report, picture)],

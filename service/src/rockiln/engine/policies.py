@@ -11,7 +11,10 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from rockiln.domain.plan import Plan
 from rockiln.engine.attention import SlicedAttention
+from rockiln.engine.families.latents import grid_px_of
 from rockiln.engine.loaded_model import LoadedParts
+
+_FILM_DIMENSIONS = 5
 
 
 class Policy(Protocol):
@@ -79,7 +82,9 @@ class ChannelsLast:
     @staticmethod
     def _lay_out(model: LoadedParts, memory_format: torch.memory_format) -> None:
         for module in model.components.modules.values():
-            module.to(memory_format=memory_format)
+            # An autoencoder of films has kernels of five dimensions, which this order is not for.
+            if all(weight.dim() < _FILM_DIMENSIONS for weight in module.parameters()):
+                module.to(memory_format=memory_format)
 
 
 @dataclass(frozen=True)
@@ -94,22 +99,23 @@ class VaeTiling:
 
     def apply(self, model: LoadedParts) -> None:
         vae = model.components.modules["vae"]
-        model.undo[self.name] = (
-            vae.use_tiling,
-            vae.tile_sample_min_size,
-            vae.tile_latent_min_size,
-        )
-        vae.enable_tiling()
-        vae.tile_sample_min_size = self.tile_px
-        vae.tile_latent_min_size = self.tile_px // 2 ** (len(vae.config.block_out_channels) - 1)
+        wanted = {"use_tiling": True, **self._sizes(vae)}
+        model.undo[self.name] = {name: getattr(vae, name) for name in wanted}
+        for name, value in wanted.items():
+            setattr(vae, name, value)
 
     def remove(self, model: LoadedParts) -> None:
         vae = model.components.modules["vae"]
-        used, sample_px, latent_px = model.undo.pop(self.name)
-        if not used:
-            vae.disable_tiling()
-        vae.tile_sample_min_size = sample_px
-        vae.tile_latent_min_size = latent_px
+        for name, value in model.undo.pop(self.name).items():
+            setattr(vae, name, value)
+
+    def _sizes(self, vae: Any) -> dict[str, int]:
+        """As the autoencoder's class has them; a quarter of a tile overlaps the next."""
+        if hasattr(vae, "tile_sample_stride_height"):
+            sizes = {"tile_sample_min": self.tile_px, "tile_sample_stride": self.tile_px * 3 // 4}
+            return {f"{n}_{side}": px for n, px in sizes.items() for side in ("height", "width")}
+        latents = self.tile_px // grid_px_of(vae)
+        return {"tile_sample_min_size": self.tile_px, "tile_latent_min_size": latents}
 
 
 class PolicySet:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rockiln.engine.controls import Control, control_conditioning
-from rockiln.engine.families.interface import Conditioning, Predict
+from rockiln.engine.families.interface import Conditioning, Predict, classifier_free
 from rockiln.engine.schedulers import clean_estimate, scale_model_input, takes_generator
 
 
@@ -27,6 +27,7 @@ class Row:
         latents: [1, C, h, w], at the noise level of ``position``.
         scheduler: this row's own object, timesteps set.
         conditioning, negative: one sample each; no ``negative`` means no guidance.
+        guide: as the family does it.
         generator: the row's noise, also for schedulers that draw more on the way.
         max_batch_rows: how many rows may share a forward with it, itself included.
         on_step: called after each step; ``position`` then counts it.
@@ -47,6 +48,7 @@ class Row:
     generator: torch.Generator
     max_batch_rows: int = 1
     on_step: list[Callable[[Row], None]] = field(default_factory=list)
+    guide: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = classifier_free
     begin: int = 0
     controls: tuple[Control, ...] = ()
     after_step: Callable[[Row], None] | None = None
@@ -135,7 +137,7 @@ def denoise_step(rows: Sequence[Row], predict: Predict) -> None:
     for row, conditional in zip(rows, parts[len(guided) :], strict=True):
         base = unconditional.get(id(row))
         row.advance(
-            conditional if base is None else base + row.guidance_scale * (conditional - base)
+            conditional if base is None else row.guide(conditional, base, row.guidance_scale)
         )
         row.widest_batch_rows = max(row.widest_batch_rows, len(rows))
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rockiln.domain.model import (
@@ -19,10 +20,16 @@ CLIP_TOKENS = 77
 SD3_T5_TOKENS = 256
 FLUX_T5_TOKENS = 512
 FLUX_PATCH = 2
+QWEN_TOKENS = 512
 
 
 def architecture_of(
-    denoiser: Config, vae: Config, text_encoders: list[Config], *, upcast: bool = False
+    denoiser: Config,
+    vae: Config,
+    text_encoders: list[Config],
+    *,
+    upcast: bool = False,
+    distilled: bool = False,
 ) -> Architecture | None:
     """The shape that the configs describe; None if they leave a fact out or say it oddly.
 
@@ -30,21 +37,38 @@ def architecture_of(
 
     Args:
         upcast: whether the family runs this autoencoder in float32.
+        distilled: guidance has been distilled away.
     """
     try:
+        shape = _KINDS.get(str(denoiser.get("_class_name")), unet_facts)(denoiser)
+        if distilled and isinstance(shape, TransformerFacts):
+            shape = replace(shape, unconditional_sample=False)
         return Architecture(
-            denoiser=_KINDS.get(str(denoiser.get("_class_name")), unet_facts)(denoiser),
-            decoder=DecoderFacts(
-                channels=_numbers(vae["block_out_channels"]),
-                layers=int(vae["layers_per_block"]),
-                latent_channels=int(vae["latent_channels"]),
-                mid_attention=bool(vae.get("mid_block_add_attention", True)),
-                upcast=upcast,
-            ),
+            denoiser=shape,
+            decoder=_film_decoder(vae) if "z_dim" in vae else _decoder(vae, upcast=upcast),
             text_encoders=tuple(_text_encoder(config) for config in text_encoders),
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _decoder(vae: Config, *, upcast: bool) -> DecoderFacts:
+    return DecoderFacts(
+        channels=_numbers(vae.get("decoder_block_out_channels") or vae["block_out_channels"]),
+        layers=int(vae["layers_per_block"]),
+        latent_channels=int(vae["latent_channels"]),
+        mid_attention=bool(vae.get("mid_block_add_attention", True)),
+        upcast=upcast,
+    )
+
+
+def _film_decoder(vae: Config) -> DecoderFacts:
+    return DecoderFacts(
+        channels=tuple(int(vae["base_dim"]) * times for times in _numbers(vae["dim_mult"])),
+        layers=int(vae["num_res_blocks"]),
+        latent_channels=int(vae["z_dim"]),
+        film=True,
+    )
 
 
 def unet_facts(config: Config) -> DenoiserFacts:
@@ -108,9 +132,74 @@ def _flux(config: Config) -> TransformerFacts:
     )
 
 
+def _flux2(config: Config) -> TransformerFacts:
+    heads = int(config["num_attention_heads"])
+    inner = float(config.get("mlp_ratio", 3.0))
+    return TransformerFacts(
+        width=heads * int(config["attention_head_dim"]),
+        heads=heads,
+        joint_blocks=int(config["num_layers"]),
+        dual_blocks=0,
+        single_blocks=int(config["num_single_layers"]),
+        patch=FLUX_PATCH,
+        text_tokens=QWEN_TOKENS,
+        latent_channels=int(config["in_channels"]),
+        rotary=True,
+        unconditional_sample=True,
+        inner=inner,
+        gated=True,
+        # What modulates is shared by all blocks: attention and feed-forward are left.
+        joint_squares=8 + 2 * 3 * inner,
+        single_squares=4 + 3 * inner,
+        layer_squares=3 + 2 * inner,
+        grouped=FLUX_PATCH,
+    )
+
+
+def _z_image(config: Config) -> TransformerFacts:
+    width, inner = int(config["dim"]), 8 / 3
+    return TransformerFacts(
+        width=width,
+        heads=int(config["n_heads"]),
+        joint_blocks=0,
+        dual_blocks=0,
+        single_blocks=int(config["n_layers"]) + 2 * int(config["n_refiner_layers"]),
+        patch=FLUX_PATCH,
+        text_tokens=QWEN_TOKENS,
+        latent_channels=int(config["in_channels"]),
+        rotary=True,
+        unconditional_sample=True,
+        inner=inner,
+        gated=True,
+        in_turn=True,
+        single_squares=4 + 3 * inner,
+        layer_squares=inner,
+    )
+
+
+def _qwen_image(config: Config) -> TransformerFacts:
+    heads = int(config["num_attention_heads"])
+    return TransformerFacts(
+        width=heads * int(config["attention_head_dim"]),
+        heads=heads,
+        joint_blocks=int(config["num_layers"]),
+        dual_blocks=0,
+        single_blocks=0,
+        patch=FLUX_PATCH,
+        text_tokens=QWEN_TOKENS,
+        latent_channels=int(config["in_channels"]) // FLUX_PATCH**2,
+        rotary=True,
+        unconditional_sample=True,
+        held=3,
+    )
+
+
 _KINDS: dict[str, Callable[[Config], DenoiserFacts | TransformerFacts]] = {
     "SD3Transformer2DModel": _sd3,
     "FluxTransformer2DModel": _flux,
+    "Flux2Transformer2DModel": _flux2,
+    "ZImageTransformer2DModel": _z_image,
+    "QwenImageTransformer2DModel": _qwen_image,
 }
 
 
@@ -125,6 +214,9 @@ def _text_encoder(config: Config) -> TextEncoderFacts:
             tokens=FLUX_T5_TOKENS,
             float32_parameters=layers * width * inner,  # transformers keeps T5's "wo" so
         )
+    config = config.get("text_config", config)
+    if "num_key_value_heads" in config:  # a language model, whose table of places is no window
+        config = config | {"max_position_embeddings": QWEN_TOKENS}
     return TextEncoderFacts(
         width=int(config["hidden_size"]),
         layers=int(config["num_hidden_layers"]),

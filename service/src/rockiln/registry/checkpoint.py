@@ -315,4 +315,5 @@ def _base(template: _Template, manifest_file: Path, model_id: str) -> ModelProfi
         features=layout.features,
         component_bytes={},
         architecture=architecture_in(template.folder, layout),
+        half=layout.half,
     )

@@ -17,6 +17,9 @@ from rockiln.domain.errors import BrokenModelError
 _KEYS_FILE = Path(__file__).with_name("config_keys.json")
 _DEPTH_MAX = 4
 _STRING_MAX_CHARS = 512
+# A tokenizer's chat template is a program, and never run here: families write the chat themselves.
+_UNREAD_KEYS = {"chat_template"}
+_UNREAD_MAX_CHARS = 64 * 1024
 _LIST_MAX_ITEMS = 4096
 _DICT_MAX_ITEMS = 100_000  # a tokenizer's added tokens
 _NUMBER_MAX = 10**31  # a tokenizer without a limit says 1e30
@@ -27,7 +30,15 @@ _MODEL_TYPES = {
     "CLIPTextModel": {"clip_text_model"},
     "CLIPTextModelWithProjection": {"clip_text_model"},
     "T5EncoderModel": {"t5"},
+    "Qwen3Model": {"qwen3"},
+    "Qwen3ForCausalLM": {"qwen3"},
+    "Qwen2_5_VLForConditionalGeneration": {"qwen2_5_vl"},
+    "Qwen2_5_VLForConditionalGeneration.text_config": {"qwen2_5_vl_text"},
+    "Qwen2_5_VLForConditionalGeneration.vision_config": {"qwen2_5_vl", "qwen2_5_vl_vision"},
 }
+# Published with the config of the whole that they are a part of.
+_ALSO_WRITTEN_AS = {"Qwen3Model": ("Qwen3ForCausalLM",)}
+_NESTED_KEYS = ("text_config", "vision_config")
 
 
 @cache
@@ -44,17 +55,26 @@ def check_config(config: dict[str, Any], name: str, *kinds: str) -> None:
     Raises:
         BrokenModelError: the first key that is not accepted, and why.
     """
+    kinds += tuple(other for kind in kinds for other in _ALSO_WRITTEN_AS.get(kind, ()))
     allowed = frozenset().union(*(_keys()[kind] for kind in kinds))
     for key, value in config.items():
         if key == "auto_map":
             raise BrokenModelError(f"{name} asks for code of its own (auto_map)")
         if key not in allowed:
             raise BrokenModelError(f"{name}: {key[:80]!r} is no setting of {kinds[0]}")
-        reason = _refusal(value, _DEPTH_MAX)
+        reason = _refusal(value, _DEPTH_MAX, _UNREAD_MAX_CHARS if key in _UNREAD_KEYS else None)
         if reason:
             raise BrokenModelError(f"{name}: {key}: {reason}")
         if key.endswith("_file") and value not in (None, "./special_tokens_map.json"):
             raise BrokenModelError(f"{name}: {key} names a file; only the folder's own are read")
+    for key in _NESTED_KEYS:
+        if isinstance(config.get(key), dict):
+            check_config(config[key], f"{name}: {key}", f"{kinds[0]}.{key}", kinds[0])
+    _check_kinds(config, name, kinds)
+
+
+def _check_kinds(config: dict[str, Any], name: str, kinds: tuple[str, ...]) -> None:
+    """Refuses what names another class, or another type of model."""
     for key in _CLASS_KEYS:
         named = config.get(key)
         named = named if isinstance(named, list) else [named]
@@ -66,10 +86,10 @@ def check_config(config: dict[str, Any], name: str, *kinds: str) -> None:
         raise BrokenModelError(f"{name} is of the model type {config['model_type']!r}")
 
 
-def _refusal(value: Any, depth: int) -> str:
+def _refusal(value: Any, depth: int, most_chars: int | None = None) -> str:
     """Why a value is not plain data of a sensible size; empty if it is."""
     if isinstance(value, str):
-        return "a text of such a length" if len(value) > _STRING_MAX_CHARS else ""
+        return "a text of such a length" if len(value) > (most_chars or _STRING_MAX_CHARS) else ""
     if isinstance(value, int | float):
         return "" if abs(value) <= _NUMBER_MAX else "a number of such a size"
     if value is None:

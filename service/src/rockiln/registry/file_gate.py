@@ -13,6 +13,8 @@ _ACCEPTED_SUFFIXES = {".safetensors", ".gguf", ".json", ".txt", ".md", ".model"}
 # Inert company of a model card.
 _ACCEPTED_SUFFIXES |= {".png", ".jpg", ".jpeg", ".webp"}
 _ACCEPTED_NAMES = {"LICENSE", "LICENCE", "NOTICE", ".gitattributes", ".gitignore"}
+# Never run: families write the chat themselves (engine/families/qwen_text.py).
+_ACCEPTED_NAMES |= {"chat_template.jinja"}
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib"}
 _CODE_SUFFIXES = {".py", ".pyc", ".so", ".sh"}
 # First bytes of what can run or unpack, whatever the name says: zip (torch's own format), pickle

@@ -62,6 +62,7 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
         component_bytes={name: file.file_bytes for name, file in weights.items()},
         component_parameters={name: file.parameters for name, file in weights.items()},
         architecture=architecture_in(folder, layout),
+        half=layout.half,
         quantised={name: file.quantised for name, file in weights.items() if file.quantised},
         quantisable=quantisable_parts(
             {
@@ -82,7 +83,9 @@ def architecture_in(folder: Path, layout: FamilyLayout) -> Architecture | None:
     denoiser = configs["unet"] if "unet" in configs else configs["transformer"]
     encoders = [config for name, config in configs.items() if name.startswith("text_encoder")]
     upcast = layout.name == "sdxl" and configs["vae"].get("force_upcast", True) is True
-    return architecture_of(denoiser, configs["vae"], encoders, upcast=upcast)
+    index = folder / INDEX_NAME
+    distilled = index.is_file() and read_json(index).get("is_distilled") is True
+    return architecture_of(denoiser, configs["vae"], encoders, upcast=upcast, distilled=distilled)
 
 
 def _check_components(index: dict[str, Any], folder: Path, layout: FamilyLayout) -> None:

@@ -175,6 +175,7 @@ class KnownModel(_Row):
             max_side_px=self.limits.max_side_px,
             side_grid_px=layout.side_grid_px,
             schedulers=layout.schedulers,
+            half=layout.half,
             component_bytes={
                 name: count * _ITEM_BYTES["float16"] for name, count in self.parameters.items()
             },

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from rockiln.domain.model import Feature
 from rockiln.domain.sampling import DIFFUSION_SCHEDULERS, FLOW_SCHEDULERS
@@ -26,6 +27,8 @@ class FamilyLayout:
         features: what else a request may ask of them.
         optional: components that a folder may leave out.
         side_grid_px: sides are multiples of it: an eighth, or patches of two eighths.
+        half: the half precision that its networks were made for; in the other they overflow.
+        left_out: component → tensors of its files, by a pattern, that no picture needs.
     """
 
     name: str
@@ -38,6 +41,8 @@ class FamilyLayout:
     )  # fmt: skip
     optional: frozenset[str] = frozenset()
     side_grid_px: int = 8
+    half: Literal["float16", "bfloat16"] = "float16"
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def weighted_in(self, folder: Path) -> dict[str, Weighted]:
         """Without the optional ones that ``folder`` leaves out."""
@@ -62,7 +67,10 @@ _T5: Weighted = ("transformers", "T5EncoderModel", "model")
 _UNET: Weighted = ("diffusers", "UNet2DConditionModel", _STEM)
 _VAE: Weighted = ("diffusers", "AutoencoderKL", _STEM)
 _CLIP_TOKENIZER: Plain = ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast"))
+_QWEN_TOKENIZER: Plain = ("transformers", ("Qwen2Tokenizer", "Qwen2TokenizerFast"))
 _T5_TOKENIZER: Plain = ("transformers", ("T5TokenizerFast", "T5Tokenizer"))
+
+_WORD_HEAD = r"lm_head\..+"
 
 FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
     "StableDiffusionPipeline": FamilyLayout(
@@ -111,6 +119,48 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         schedulers=FLOW_SCHEDULERS,
         features=("image", "hires", "loras"),
         side_grid_px=16,
+    ),
+    "Flux2KleinPipeline": FamilyLayout(
+        name="flux2",
+        weighted={
+            "text_encoder": ("transformers", "Qwen3ForCausalLM", "model"),
+            "transformer": ("diffusers", "Flux2Transformer2DModel", _STEM),
+            "vae": ("diffusers", "AutoencoderKLFlux2", _STEM),
+        },
+        plain={"tokenizer": _QWEN_TOKENIZER},
+        schedulers=FLOW_SCHEDULERS,
+        features=("image", "loras"),
+        side_grid_px=16,
+        half="bfloat16",
+        left_out={"text_encoder": _WORD_HEAD},
+    ),
+    "ZImagePipeline": FamilyLayout(
+        name="z_image",
+        weighted={
+            "text_encoder": ("transformers", "Qwen3Model", "model"),
+            "transformer": ("diffusers", "ZImageTransformer2DModel", _STEM),
+            "vae": _VAE,
+        },
+        plain={"tokenizer": _QWEN_TOKENIZER},
+        schedulers=FLOW_SCHEDULERS,
+        features=("image", "hires", "loras"),
+        side_grid_px=16,
+        half="bfloat16",
+        left_out={"text_encoder": _WORD_HEAD},
+    ),
+    "QwenImagePipeline": FamilyLayout(
+        name="qwen_image",
+        weighted={
+            "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration", "model"),
+            "transformer": ("diffusers", "QwenImageTransformer2DModel", _STEM),
+            "vae": ("diffusers", "AutoencoderKLQwenImage", _STEM),
+        },
+        plain={"tokenizer": _QWEN_TOKENIZER},
+        schedulers=FLOW_SCHEDULERS,
+        features=("image", "hires", "loras"),
+        side_grid_px=16,
+        half="bfloat16",
+        left_out={"text_encoder": rf"{_WORD_HEAD}|(model\.)?visual\..+"},
     ),
 }
 LAYOUTS: dict[str, FamilyLayout] = {layout.name: layout for layout in FAMILY_BY_PIPELINE.values()}

@@ -144,6 +144,45 @@ FAMILY_MANIFESTS: dict[str, Manifest] = {
         ),
         limits=Limits(min_side_px=256, max_side_px=2048),
     ),
+    "flux2": Manifest(
+        schema=1,
+        title="FLUX.2 klein",
+        licence="unknown",
+        defaults=Defaults(
+            width=1024,
+            height=1024,
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            scheduler="flow_euler",
+        ),
+        limits=Limits(min_side_px=256, max_side_px=2048),
+    ),
+    "z_image": Manifest(
+        schema=1,
+        title="Z-Image",
+        licence="unknown",
+        defaults=Defaults(
+            width=1024,
+            height=1024,
+            num_inference_steps=9,
+            guidance_scale=1.0,
+            scheduler="flow_euler",
+        ),
+        limits=Limits(min_side_px=256, max_side_px=2048),
+    ),
+    "qwen_image": Manifest(
+        schema=1,
+        title="Qwen-Image",
+        licence="unknown",
+        defaults=Defaults(
+            width=1328,
+            height=1328,
+            num_inference_steps=50,
+            guidance_scale=4.0,
+            scheduler="flow_euler",
+        ),
+        limits=Limits(min_side_px=256, max_side_px=2048),
+    ),
 }
 
 

@@ -26,6 +26,7 @@ _ITEM_BYTES = {
     "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 WEIGHT_DTYPES = {"F64", "F32", "F16", "BF16"}
+_COUNTS = ("position_ids", "num_batches_tracked")  # whole numbers by their nature
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_weights_file(path: Path) -> WeightsFile:
     foreign = {
         entry["dtype"]
         for tensor, entry in entries.items()
-        if entry["dtype"] not in WEIGHT_DTYPES and not tensor.endswith("position_ids")
+        if entry["dtype"] not in WEIGHT_DTYPES and not tensor.endswith(_COUNTS)
     }
     parameters = sum(count for _, _, count in spans)
     shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
@@ -101,6 +102,7 @@ class ComponentWeights:
     """The weights of one component: a file, or the shards that an index names.
 
     Attributes:
+        parameters: numbers that stay in memory.
         variant: as in the files' names, such as "fp16"; None for full precision.
         gguf: the file, where it is one of GGUF.
         family: whose names that one has.
@@ -125,7 +127,7 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, Component
         BrokenModelError: a component has neither, or a file is not sound.
     """
     return {
-        component: weights_in(folder / component, stem, layout.name)
+        component: weights_in(folder / component, stem, layout.name, layout.left_out.get(component))
         for component, (_, _, stem) in layout.weighted_in(folder).items()
     }
 
@@ -149,13 +151,15 @@ def gguf_component(path: Path, folder: Path, family: str) -> ComponentWeights:
 
 
 def component_shapes(folder: Path, layout: FamilyLayout) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shape of each tensor of each component, from the headers of what is loaded.
+    """The shape of each tensor of each component that stays in memory, from the headers.
 
     Raises:
         BrokenModelError: as ``component_weights``.
     """
     return {
-        component: shapes_in(folder / component, stem, layout.name)
+        component: _kept(
+            shapes_in(folder / component, stem, layout.name), layout.left_out.get(component)
+        )
         for component, (_, _, stem) in layout.weighted_in(folder).items()
     }
 
@@ -172,8 +176,14 @@ def shapes_in(folder: Path, stem: str, family: str = "") -> dict[str, tuple[int,
     return shapes
 
 
-def weights_in(folder: Path, stem: str, family: str = "") -> ComponentWeights:
-    """Of one component. Raises BrokenModelError where it has none, or a file is not sound."""
+def weights_in(
+    folder: Path, stem: str, family: str = "", left_out: str | None = None
+) -> ComponentWeights:
+    """Of one component. Raises BrokenModelError where it has none, or a file is not sound.
+
+    Args:
+        left_out: tensors, by a pattern, that do not stay in memory.
+    """
     for variant in (None, "fp16"):
         names = _weights_names(folder, stem, variant)
         if names:
@@ -188,7 +198,11 @@ def weights_in(folder: Path, stem: str, family: str = "") -> ComponentWeights:
                 folder,
                 variant,
                 sum(file.file_bytes for file in files),
-                sum(file.parameters for file in files),
+                sum(
+                    math.prod(shape)
+                    for file in files
+                    for shape in _kept(file.shapes, left_out).values()
+                ),
             )
     gguf = _gguf_file(folder)
     if gguf is not None:
@@ -204,6 +218,13 @@ def _gguf_file(folder: Path) -> Path | None:
     if len(files) > 1:
         raise BrokenModelError(f"{folder.name} has {len(files)} files of GGUF: which one is meant?")
     return files[0] if files else None
+
+
+def _kept(shapes: dict[str, tuple[int, ...]], left_out: str | None) -> dict[str, tuple[int, ...]]:
+    """Without the tensors of a part that is not kept in memory."""
+    if left_out is None:
+        return shapes
+    return {name: shape for name, shape in shapes.items() if not re.fullmatch(left_out, name)}
 
 
 def _weights_names(folder: Path, stem: str, variant: str | None) -> list[str]:

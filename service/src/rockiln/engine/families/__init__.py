@@ -1,8 +1,9 @@
 """Families by the name that the registry gives their models."""
 
-from rockiln.engine.families import flux, sd1, sd3, sdxl
+from rockiln.engine.families import flux, flux2, qwen_image, sd1, sd3, sdxl, z_image
 from rockiln.engine.families.interface import Family
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (sd1.FAMILY, sdxl.FAMILY, sd3.FAMILY, flux.FAMILY)
+    module.FAMILY.name: module.FAMILY
+    for module in (sd1, sdxl, sd3, flux, flux2, z_image, qwen_image)
 }

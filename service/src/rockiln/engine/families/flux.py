@@ -23,7 +23,12 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture, grid_px_of
+from rockiln.engine.families.latents import (
+    decode_latents,
+    draw_noise,
+    encode_picture,
+    sample_latents,
+)
 from rockiln.engine.families.loading import (
     check_transformer,
     load_clip_tokenizer,
@@ -31,13 +36,13 @@ from rockiln.engine.families.loading import (
     load_t5_tokenizer,
     model_weights,
 )
+from rockiln.engine.families.patches import PATCH, from_patches, to_patches
 from rockiln.engine.families.text import past_window, token_ids
-from rockiln.engine.families.timesteps import even_sigmas, set_flow_timesteps, size_shift
+from rockiln.engine.families.timesteps import even_sigmas, picture_shift, set_flow_timesteps
 from rockiln.registry.json_file import read_json
 
 T5_WINDOW_TOKENS = 512
 _MAX_SHIFT = 1.15
-_PATCH = 2
 _TRAIN_TIMESTEPS = 1000
 
 
@@ -60,7 +65,7 @@ def load(
     vae = load_module(AutoencoderKL, weights["vae"], dtype)
     check_transformer(
         transformer,
-        latent_channels=vae.config.latent_channels * _PATCH * _PATCH,
+        latent_channels=vae.config.latent_channels * PATCH * PATCH,
         text_width=t5.config.d_model,
         pooled_width=clip.config.hidden_size,
     )
@@ -78,6 +83,7 @@ def load(
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         dtype=dtype,
         device=device,
+        unconditional_forward=False,
     )
 
 
@@ -105,11 +111,7 @@ def set_timesteps(
     components: Components, scheduler: Any, steps: int, width: int, height: int
 ) -> None:
     """Even sigmas, moved by the picture's size where the scheduler's config asks for it."""
-    mu = None
-    if components.scheduler_config.get("use_dynamic_shifting"):
-        patch_px = grid_px_of(components.modules["vae"]) * _PATCH
-        tokens = (height // patch_px) * (width // patch_px)
-        mu = size_shift(components.scheduler_config, tokens, _MAX_SHIFT)
+    mu = picture_shift(components, width, height, patch=PATCH, most=_MAX_SHIFT)
     set_flow_timesteps(
         scheduler,
         steps,
@@ -127,16 +129,11 @@ def predict(
 ) -> torch.Tensor:
     """One forward of the transformer over B samples. Patches are made of the latents and undone."""
     transformer = components.modules["transformer"]
-    samples, channels, height, width = latents.shape
-    rows, columns = height // _PATCH, width // _PATCH
-    patches = (
-        latents.reshape(samples, channels, rows, _PATCH, columns, _PATCH)
-        .permute(0, 2, 4, 1, 3, 5)
-        .reshape(samples, rows * columns, channels * _PATCH * _PATCH)
-    )
+    height, width = latents.shape[-2:]
+    rows, columns = height // PATCH, width // PATCH
     text = conditioning["prompt_embeds"]
     prediction = transformer(
-        hidden_states=patches,
+        hidden_states=to_patches(latents),
         timestep=timesteps.to(latents.dtype) / _TRAIN_TIMESTEPS,
         guidance=conditioning["guidance"] if transformer.config.guidance_embeds else None,
         pooled_projections=conditioning["pooled"],
@@ -145,12 +142,7 @@ def predict(
         img_ids=_places(rows, columns).to(latents),
         return_dict=False,
     )[0]
-    unpatched: torch.Tensor = (
-        prediction.reshape(samples, rows, columns, channels, _PATCH, _PATCH)
-        .permute(0, 3, 1, 4, 2, 5)
-        .reshape(samples, channels, height, width)
-    )
-    return unpatched
+    return from_patches(prediction, rows, columns)
 
 
 def _places(rows: int, columns: int) -> torch.Tensor:
@@ -173,6 +165,6 @@ FAMILY = Family(
     prepare_latents=draw_noise,
     predict=predict,
     encode=encode_picture,
+    sample=sample_latents,
     decode=decode_latents,
-    unconditional_forward=False,
 )

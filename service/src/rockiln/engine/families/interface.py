@@ -30,6 +30,9 @@ class Components:
         dtype: of weights, latents and conditioning.
         device: where the work is done (a module may rest elsewhere, see placement).
         zero_empty_negative: no negative text means zeros and not the encoding of nothing.
+        unconditional_forward: whether guidance is the difference to a forward without the prompt;
+            if not, it has been distilled away or the network is told the scale, and a negative
+            prompt has no effect.
     """
 
     modules: dict[str, Any]
@@ -38,6 +41,7 @@ class Components:
     dtype: torch.dtype
     device: torch.device
     zero_empty_negative: bool = False
+    unconditional_forward: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,13 @@ class DroppedText:
     tokens: int
     window_tokens: int
     text: str
+
+
+def classifier_free(
+    conditional: torch.Tensor, unconditional: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """The usual guidance: away from the unconditional prediction."""
+    return unconditional + scale * (conditional - unconditional)
 
 
 class Loader(Protocol):
@@ -100,9 +111,9 @@ class Family:
         predict: latents [B, C, h, w] (scaled by their schedulers), timesteps float32 [B],
             conditioning of B samples → prediction [B, C, h, w].
         encode: picture [1, 3, height, width] in -1..1 → a distribution to sample latents from.
+        sample: of that distribution, with a noise source → latents [1, C, h, w].
         decode: latents [1, C, h, w] → picture [1, 3, height, width], nominally in -1..1.
-        unconditional_forward: whether guidance is the difference to a forward without the prompt;
-            if not, the network is told the scale, and a negative prompt has no effect.
+        guide: conditional and unconditional prediction [1, C, h, w], scale → the one that is used.
     """
 
     name: str
@@ -116,5 +127,6 @@ class Family:
     set_timesteps: Callable[[Components, Any, int, int, int], None]
     predict: Callable[[Components, torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
     encode: Callable[[Components, torch.Tensor], Any]
+    sample: Callable[[Components, Any, torch.Generator], torch.Tensor]
     decode: Callable[[Components, torch.Tensor], torch.Tensor]
-    unconditional_forward: bool = True
+    guide: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = classifier_free

@@ -16,14 +16,22 @@ def draw_noise(
     height: int,
     generator: torch.Generator,
     noise_scale: float | torch.Tensor,
+    *,
+    patch: int = 1,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Noise [1, C, height/8, width/8], drawn where the generator is and moved to the device."""
+    """Noise [1, C, height/8, width/8], drawn where the generator is and moved to the device.
+
+    Args:
+        patch: latents along a side that are drawn as more channels of one place.
+        dtype: the components' by default.
+    """
     vae = components.modules["vae"]
-    grid_px = grid_px_of(vae)
+    grid_px = grid_px_of(vae) * patch
     if width % grid_px or height % grid_px:
         raise InvalidRequestError(f"{width}x{height} px is not on this model's {grid_px} px grid")
-    shape = (1, vae.config.latent_channels, height // grid_px, width // grid_px)
-    noise = torch.randn(shape, generator=generator, dtype=components.dtype)
+    shape = (1, latent_channels_of(vae) * patch**2, height // grid_px, width // grid_px)
+    noise = torch.randn(shape, generator=generator, dtype=dtype or components.dtype)
     return noise.to(components.device) * noise_scale
 
 
@@ -75,4 +83,11 @@ def decode_latents(components: Components, latents: torch.Tensor) -> torch.Tenso
 
 def grid_px_of(vae: Any) -> int:
     """Pixels per latent along one side."""
+    if "temperal_downsample" in vae.config:  # of films too, which is how its config counts
+        return int(2 ** len(vae.config.temperal_downsample))
     return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def latent_channels_of(vae: Any) -> int:
+    """Numbers at one place."""
+    return int(vae.config.z_dim if "z_dim" in vae.config else vae.config.latent_channels)

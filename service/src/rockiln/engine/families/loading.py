@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import CLIPTokenizer, PreTrainedModel, T5TokenizerFast
+from transformers import CLIPTokenizer, PreTrainedModel, Qwen2Tokenizer, T5TokenizerFast
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.quantisation import NONE
@@ -117,7 +117,20 @@ def load_t5_tokenizer(folder: Path, text_encoder: Any) -> Any:
     Raises:
         BrokenModelError: unsound, or it knows more tokens than the text encoder.
     """
-    tokenizer = _load_tokenizer(T5TokenizerFast, folder)
+    return _fitting_tokenizer(T5TokenizerFast, folder, text_encoder)
+
+
+def load_qwen_tokenizer(folder: Path, text_encoder: Any) -> Any:
+    """Likewise. A chat template that comes with it is never run: the family writes its own.
+
+    Raises:
+        BrokenModelError: unsound, or it knows more tokens than the text encoder.
+    """
+    return _fitting_tokenizer(Qwen2Tokenizer, folder, text_encoder)
+
+
+def _fitting_tokenizer(kind: Any, folder: Path, text_encoder: Any) -> Any:
+    tokenizer = _load_tokenizer(kind, folder)
     if len(tokenizer) > text_encoder.config.vocab_size:
         raise BrokenModelError(
             f"{folder.name} ({len(tokenizer)} tokens) does not fit the text encoder "
@@ -144,11 +157,16 @@ def check_transformer(
         pooled_width: numbers of a text as a whole.
     """
     config = transformer.config
-    for reads, written, what in (
+    check_widths(
         (config.in_channels, latent_channels, "latent channels"),
         (config.joint_attention_dim, text_width, "numbers per token of text"),
         (config.pooled_projection_dim, pooled_width, "numbers of a text as a whole"),
-    ):
+    )
+
+
+def check_widths(*widths: tuple[int, int, str]) -> None:
+    """Likewise: what it takes, what the rest makes, and of what."""
+    for reads, written, what in widths:
         if reads != written:
             raise BrokenModelError(f"transformer takes {reads} {what}, the rest makes {written}")
 

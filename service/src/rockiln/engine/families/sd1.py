@@ -18,7 +18,12 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture
+from rockiln.engine.families.latents import (
+    decode_latents,
+    draw_noise,
+    encode_picture,
+    sample_latents,
+)
 from rockiln.engine.families.loading import (
     check_unet,
     load_clip_tokenizer,
@@ -88,5 +93,6 @@ FAMILY = Family(
     prepare_latents=draw_noise,
     predict=predict,
     encode=encode_picture,
+    sample=sample_latents,
     decode=decode_latents,
 )

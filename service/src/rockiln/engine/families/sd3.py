@@ -20,7 +20,12 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture, grid_px_of
+from rockiln.engine.families.latents import (
+    decode_latents,
+    draw_noise,
+    encode_picture,
+    sample_latents,
+)
 from rockiln.engine.families.loading import (
     check_transformer,
     load_clip_tokenizer,
@@ -29,7 +34,7 @@ from rockiln.engine.families.loading import (
     model_weights,
 )
 from rockiln.engine.families.text import past_window, token_ids
-from rockiln.engine.families.timesteps import set_flow_timesteps, size_shift
+from rockiln.engine.families.timesteps import picture_shift, set_flow_timesteps
 from rockiln.registry.json_file import read_json
 
 T5_WINDOW_TOKENS = 256
@@ -110,13 +115,8 @@ def set_timesteps(
     components: Components, scheduler: Any, steps: int, width: int, height: int
 ) -> None:
     """Moved by the picture's size where the scheduler's config asks for it."""
-    mu = None
-    if components.scheduler_config.get("use_dynamic_shifting"):
-        patch_px = grid_px_of(components.modules["vae"]) * (
-            components.modules["transformer"].config.patch_size
-        )
-        tokens = (height // patch_px) * (width // patch_px)
-        mu = size_shift(components.scheduler_config, tokens, _MAX_SHIFT)
+    patch = components.modules["transformer"].config.patch_size
+    mu = picture_shift(components, width, height, patch=patch, most=_MAX_SHIFT)
     set_flow_timesteps(scheduler, steps, components.device, mu=mu)
 
 
@@ -151,5 +151,6 @@ FAMILY = Family(
     prepare_latents=draw_noise,
     predict=predict,
     encode=encode_picture,
+    sample=sample_latents,
     decode=decode_latents,
 )

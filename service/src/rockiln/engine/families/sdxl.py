@@ -19,7 +19,12 @@ from rockiln.engine.families.interface import (
     Family,
     PromptText,
 )
-from rockiln.engine.families.latents import decode_latents, draw_noise, encode_picture
+from rockiln.engine.families.latents import (
+    decode_latents,
+    draw_noise,
+    encode_picture,
+    sample_latents,
+)
 from rockiln.engine.families.loading import (
     check_unet,
     load_clip_tokenizer,
@@ -136,5 +141,6 @@ FAMILY = Family(
     prepare_latents=draw_noise,
     predict=predict,
     encode=encode_picture,
+    sample=sample_latents,
     decode=decode_latents,
 )

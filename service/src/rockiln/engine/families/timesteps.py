@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_flow_match_heun_discrete import (
 )
 
 from rockiln.engine.families.interface import Components
+from rockiln.engine.families.latents import grid_px_of
 
 
 def by_steps(components: Components, scheduler: Any, steps: int, width: int, height: int) -> None:
@@ -31,6 +32,22 @@ def size_shift(config: dict[str, Any], tokens: int, max_shift: float) -> float:
     return float(tokens * slope + (base - slope * low))
 
 
+def picture_shift(
+    components: Components, width: int, height: int, *, patch: int, most: float
+) -> float | None:
+    """``size_shift`` of a picture; None where the scheduler's config does not ask for it.
+
+    Args:
+        patch: latents of a token along one side.
+        most: where the config names none.
+    """
+    if not components.scheduler_config.get("use_dynamic_shifting"):
+        return None
+    patch_px = grid_px_of(components.modules["vae"]) * patch
+    tokens = (height // patch_px) * (width // patch_px)
+    return size_shift(components.scheduler_config, tokens, most)
+
+
 def set_flow_timesteps(
     scheduler: Any, steps: int, device: torch.device, *, mu: float | None, **options: Any
 ) -> None:
@@ -42,6 +59,8 @@ def set_flow_timesteps(
     """
     if not isinstance(scheduler, FlowMatchHeunDiscreteScheduler):
         given = options if mu is None else {"mu": mu, **options}
+        if steps == 1:  # there is nothing between first and last that could be stretched
+            scheduler.register_to_config(shift_terminal=None)
         if "sigmas" not in given:
             given["num_inference_steps"] = steps
         scheduler.set_timesteps(device=device, **given)
