@@ -68,6 +68,8 @@ def _machine() -> dict[str, str]:
         "processor": f"{processor}, {os.cpu_count()} cores",
         "memory": f"{memory_bytes / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        # Figures of a busy machine are those of its queue.
+        "load": "{:.1f} in the last minute, {:.1f} in five, at the end".format(*os.getloadavg()),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 

@@ -15,7 +15,7 @@ from rockiln.api.error_forms import error_model
 from support.front import ServedFront
 
 # With those of test_schema_fuzz.py 10,000 cases, and 100,000 in the long form.
-CASES = 90_000 if os.environ.get("ROCKILN_LONG") == "1" else 9_500
+CASES = 95_000 if os.environ.get("ROCKILN_LONG") == "1" else 9_500
 PATHS = (
     "/generate", "/jobs", "/jobs/0/events", "/v1/images/generations", "/v1/images/edits",
     "/v1/images/variations", "/v1/models", "/v1/models/%00", "/sdapi/v1/txt2img",

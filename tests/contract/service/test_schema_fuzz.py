@@ -16,7 +16,7 @@ from support.front import open_front
 
 LONG = os.environ.get("ROCKILN_LONG") == "1"
 # Operations without a parameter have few; the others make up for them.
-EXAMPLES_PER_OPERATION, CASES = (600, 10_000) if LONG else (25, 500)
+EXAMPLES_PER_OPERATION, CASES = (300, 5_000) if LONG else (25, 500)
 # A schema cannot say what a model's own sides are, that 64.0 is no whole number, or that an Accept
 # without any type we send is refused; what is refused for it is still checked in all else.
 PICTURE_CALLS = (
