@@ -2,7 +2,7 @@
 """Kills upgrades after chosen tasks and lets the next run go on from what is there.
 
     interrupt.py --commit HASH       five places of the hash's choice, each further than the last
-    interrupt.py --all               every place by itself
+    interrupt.py --each 1-           every place by itself; 17-40: those, to go on from another day
 
 Runs on the host. After every kill the service must still answer; in the end the host must be what
 an upgrade that nobody killed makes of it, and one more run must change nothing.
@@ -111,22 +111,28 @@ def five(commit: str, release: str, options: list[str], places: int) -> None:
     check_converged(release)
 
 
-def all_of_them(first: str, second: str, options: list[str], places: int) -> None:
+def each(places: str, first: str, second: str, options: list[str]) -> None:
     """There and back, so that every kill meets an upgrade that has everything to do."""
     here, there = first, second
-    for place in range(1, places):
+    begin, dash, end = places.partition("-")
+    for place in range(int(begin), int(end or (sys.maxsize if dash else begin)) + 1):
         chosen = [*options, "-e", f"rocm_catalogue_release={there}"]
         task = kill_after(place, chosen)
         must("upgrade", chosen)
         check_converged(there)
-        say(f"killed after {task or f'{place}: it was over'}: converged to {there}")
         here, there = there, here
+        if not task:
+            say(f"an upgrade has {place - 1} places")
+            break
+        say(f"killed after {task}: converged to {here}")
+    if here != second:
+        must("upgrade", [*options, "-e", f"rocm_catalogue_release={second}"])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--commit", default="", help="chooses five places")
-    parser.add_argument("--all", action="store_true", help="every place")
+    parser.add_argument("--each", default="", help="the places that are taken one by one")
     parser.add_argument("--release", required=True, help="the release to upgrade to")
     parser.add_argument("--from-release", required=True, help="the release that runs")
     parser.add_argument("--places", type=int, required=True, help="tasks of a whole upgrade")
@@ -134,10 +140,8 @@ def main() -> int:
     arguments = parser.parse_args()
     options = [*arguments.options, "-e", f"rocm_catalogue_release={arguments.release}"]
     try:
-        if arguments.all:
-            all_of_them(
-                arguments.from_release, arguments.release, arguments.options, arguments.places
-            )
+        if arguments.each:
+            each(arguments.each, arguments.from_release, arguments.release, arguments.options)
             return 0
         five(arguments.commit, arguments.release, options, arguments.places)
         recap = must("upgrade", options)
