@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 import torch
 
-from rockiln.domain.errors import RockilnError
+from rockiln.domain.errors import BrokenModelError, RockilnError
 from rockiln.engine.families.sd1 import FAMILY
 from rockiln.registry import load_catalogue
+from rockiln.registry.config_gate import check_config
 from support.tiny_sd1 import make_tiny_sd1
 
 Spoil = Callable[[Path, Path], object]
@@ -176,7 +177,7 @@ CORPUS: dict[str, tuple[Spoil, str]] = {
     "script": (put("setup.sh", script), "is code"),
     "script-as-txt": (put("notes.txt", script), "an archive or a program"),
     "elf-as-png": (put("card.png", lambda _: b"\x7fELF" + bytes(60)), "an archive or a program"),
-    "chat-template": (put("tokenizer/chat_template.jinja", module), "is not a file"),
+    "template": (put("tokenizer/template.jinja", module), "is not a file"),
     "path-config": (put("sitecustomize.pth.txt.exe", module), "is not a file"),
     # The index and configs that name foreign classes or code.
     "foreign-pipeline": (says("model_index.json", _class_name="EvilPipeline"), "EvilPipeline"),
@@ -310,3 +311,33 @@ def test_loading_past_the_gate_runs_nothing_either(
     with contextlib.suppress(RockilnError, ImportError):
         FAMILY.load(folder, torch.float32, torch.device("cpu"))
     assert not canary.exists()
+
+
+VISION_LANGUAGE = "Qwen2_5_VLForConditionalGeneration"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"text_config": {"auto_map": {"AutoModel": "evil.Model"}}}, "code of its own"),
+        ({"vision_config": {"trust_remote_code": True}}, "is no setting of"),
+        ({"text_config": {"architectures": ["EvilModel"]}}, "names 'EvilModel'"),
+        ({"text_config": {"model_type": "auto"}}, "of the model type 'auto'"),
+        ({"text_config": {"hidden_size": "9" * 600}}, "a text of such a length"),
+    ],
+)
+def test_a_config_within_a_config_is_judged_likewise(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(BrokenModelError) as raised:
+        check_config(config, "text_encoder/config.json", VISION_LANGUAGE)
+    assert words in raised.value.detail
+
+
+def test_a_chat_template_may_be_there_and_is_data(sound: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sound, tmp_path / "models" / "talkative")
+    (folder / "tokenizer" / "chat_template.jinja").write_text("{{ 1 / 0 }}")
+    assert load_catalogue([tmp_path / "models"]).models["talkative"]
+    FAMILY.load(folder, torch.float32, torch.device("cpu"))
+    check_config({"chat_template": "{{ x }}" * 1000}, "tokenizer_config.json", "Qwen2Tokenizer")
+    for kind, template in (("Qwen2Tokenizer", "x" * 100_000), ("CLIPTokenizer", "x")):
+        with pytest.raises(BrokenModelError):
+            check_config({"chat_template": template}, "tokenizer_config.json", kind)

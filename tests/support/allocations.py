@@ -1,0 +1,64 @@
+"""Bytes that a forward would allocate, with no memory and no device: on torch's meta device."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Allocations(TorchDispatchMode):
+    """Counts what comes to life within it; ``peak_bytes`` is the most there was at once.
+
+    Args:
+        modules: whose weights are there already.
+    """
+
+    def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
+        super().__init__()
+        self.peak_bytes = 0
+        self._live_bytes = 0
+        self._seen: dict[int, object] = {}
+        for module in modules:
+            for weight in (*module.parameters(), *module.buffers()):
+                self._seen[weight.untyped_storage()._cdata] = weight
+
+    def __torch_dispatch__(
+        self, function: Any, _types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, torch.Tensor) and made.device.type == "meta":
+                self._count(made.untyped_storage())
+        return result
+
+    def _count(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+
+        def gone(_: object) -> None:
+            self._live_bytes -= size
+            del self._seen[key]
+
+        self._seen[key] = weakref.ref(storage, gone)
+
+
+@contextmanager
+def fused_attention(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Attention that keeps no scores, as the kernels of a GPU; the meta device would keep them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", _like_query)
+        yield
+
+
+def _like_query(query: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    return torch.empty_like(query)
