@@ -256,11 +256,12 @@ def test_several_of_a_job_are_taken_again_as_they_were(front: Front) -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"control": "edges"}, "control_image", "It is missing"),
+        ({"control": "edges"}, "control_image", "It is missing: choose a file"),
         ({"control": "pose", "control_image": (io.BytesIO(png()), "x")}, "control", "pose"),
-        ({"control": "edges", "control_start": "2"}, "control_start", "more than 1.0"),
+        ({"control": "edges", "control_start": "2", "control_image": (io.BytesIO(png()), "x")},
+         "control_start", "more than 1.0"),
     ],
-)
+)  # fmt: skip
 def test_the_form_says_what_is_wrong_where_it_is(
     front: Front, fields: dict[str, Any], field: str, words: str
 ) -> None:

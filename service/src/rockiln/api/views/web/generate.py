@@ -106,9 +106,11 @@ def _accept(typed: dict[str, str], sent: dict[str, Any]) -> Job:
     controlled = before.pop("controlnets", [])
     content |= before
     if "controlnets" in content:
-        old = controlled[0]["image"] if controlled else b""
-        if image := sent.get(CONTROL_IMAGE) or old:
-            content["controlnets"][0]["image"] = image
+        image = sent.get(CONTROL_IMAGE) or (controlled[0]["image"] if controlled else None)
+        if not image:
+            error = {"field": CONTROL_IMAGE, "message": "it is missing", "hint": "choose a file"}
+            raise InvalidRequestError("the map is missing", errors=[error])
+        content["controlnets"][0]["image"] = image
     elif len(controlled) > 1:  # the form has no room for them
         content["controlnets"] = controlled
     content |= {name: sent[name] for name in FILE_FIELDS if sent.get(name)}
