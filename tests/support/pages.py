@@ -23,7 +23,6 @@ _KINDS = {
     "inventory": ("inference_service_", "rocm_catalogue_", "# inventories/"),
     "renewal": ("install -m ",),
     "proxy": ("server {", "ROCKILN_TLS_ADDRESS"),
-    "manifest": ('"quantisation": ',),
     "training": ("export PYTHONPATH=service", "from diffusers"),
 }
 

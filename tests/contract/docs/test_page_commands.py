@@ -7,7 +7,6 @@ both knows fails here. What comes of these is proven where the tables say.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shlex
 import subprocess
@@ -20,7 +19,6 @@ import typer.main
 import yaml
 
 from rockiln.cli.main import app
-from rockiln.registry.manifest import Manifest
 from support.pages import ROOT, blocks, commands, kind_of, of_kind, pages, spans
 
 # What makes a host takes one that is fresh, or a network: option → who runs it, by what words.
@@ -89,12 +87,6 @@ def test_inventories_set_what_there_is(block: str) -> None:
     known = "\n".join(path.read_text() for path in ROOT.glob("ansible/**/*.yml"))
     for name in yaml.safe_load(block):
         assert re.search(rf"\b{name}\b", known), name
-
-
-@of_kind("manifest")
-def test_manifests_take_what_they_are_shown(block: str) -> None:
-    given = json.loads(text_of("service/models/vista/rockiln.json"))
-    Manifest.model_validate(given | json.loads(f"{{{block}}}"))
 
 
 @of_kind("proxy")
