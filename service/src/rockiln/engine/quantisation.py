@@ -66,10 +66,12 @@ def round_to_q8(weight: torch.Tensor) -> torch.Tensor:
     """
     blocks = weight.detach().reshape(-1, TYPE_BY_NAME[AT_LOAD].block)
     held = blocks.new_empty((len(blocks), TYPE_BY_NAME[AT_LOAD].block_bytes), dtype=torch.int8)
-    for given, found in zip(blocks.split(_CHUNK_BLOCKS), held.split(_CHUNK_BLOCKS), strict=True):
+    for given, found in zip(
+        torch.split(blocks, _CHUNK_BLOCKS), torch.split(held, _CHUNK_BLOCKS), strict=True
+    ):
         numbers = given.to(torch.float32, copy=True)
         least, most = numbers.aminmax(dim=1, keepdim=True)
-        scale = torch.maximum(most, -least) / _Q8_MAX
+        scale = torch.maximum(most.abs(), least.abs()) / _Q8_MAX
         found[:, :_SCALE_BYTES] = scale.half().view(torch.int8)
         numbers *= torch.where(scale == 0, 0, 1 / scale)
         # The cast to int8 drops what is behind the point.
