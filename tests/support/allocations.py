@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what comes to life within it; ``peak_bytes`` is the most there was at once.
 
     Args:
@@ -21,7 +21,7 @@ class Allocations(TorchDispatchMode):
     """
 
     def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = 0
         self._live_bytes = 0
         self._seen: dict[int, object] = {}
