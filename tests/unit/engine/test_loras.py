@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
@@ -21,6 +22,7 @@ from support.engine_harness import EngineHarness, largest_difference, read_profi
 from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_flow import make_tiny_sd3
+from support.tiny_qwen import make_tiny_flux2, make_tiny_qwen_image, make_tiny_z_image
 from support.tiny_sd1 import make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
@@ -115,6 +117,41 @@ def test_a_picture_equals_the_reference_with_fused_weights(  # noqa: PLR0917 (by
     (expected,) = reference.draw(asked)
     assert largest_difference(harness.pixels(picture), expected) == 0
     assert largest_difference(plain, expected) > 5
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "width"),
+    [
+        (make_tiny_flux2, "single_transformer_blocks.0.attn.to_out", 128),
+        (make_tiny_z_image, "layers.0.attention.to_q", 48),
+        (make_tiny_qwen_image, "transformer_blocks.0.attn.to_q", 32),
+    ],
+)
+def test_a_transformer_takes_a_lora_as_if_it_were_trained_in(  # noqa: PLR0917 (by name)
+    harness: EngineHarness,
+    tmp_path: Path,
+    save: Callable[..., dict[str, str]],
+    make: Callable[[Path], Path],
+    layer: str,
+    width: int,
+) -> None:
+    plain, fused = make(tmp_path / "models" / "plain"), make(tmp_path / "models" / "fused")
+    file = fused / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    out = len(weights[f"{layer}.weight"])
+    ((down, up),) = matrices(1, {layer: (out, width)}).values()
+    weights[f"{layer}.weight"] += 0.75 * (up @ down)
+    save_file(weights, file, {"format": "pt"})
+    named = f"transformer.{layer}"
+    files = save(ink={f"{named}.lora_A.weight": down, f"{named}.lora_B.weight": up})
+    profile = read_profile(plain)
+    assert read_lora(Path(files["ink"]), layers_of(profile))
+    asked = parameters(model="plain", scheduler="flow_euler", loras=(LoraUse("ink", 0.75),))
+    (picture,) = harness.run(asked, profile, lora_files=files)
+    (expected,) = harness.run(replace(asked, loras=(), model="fused"), read_profile(fused))
+    (without,) = harness.run(replace(asked, loras=()), profile)
+    assert largest_difference(harness.pixels(picture), harness.pixels(expected)) == 0
+    assert largest_difference(harness.pixels(picture), harness.pixels(without)) > 0
 
 
 def test_pictures_after_a_removal_are_those_before(

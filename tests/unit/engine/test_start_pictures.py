@@ -269,14 +269,16 @@ def test_a_flow_that_shifts_with_size_takes_heun_too(
     assert largest_difference(small, again) == 0
 
 
+@pytest.mark.parametrize("family", ["sd1", "z_image", "qwen_image"])
 def test_a_retry_starts_at_stored_latents_and_keeps_what_the_mask_keeps(
-    harness: EngineHarness, folders: dict[str, Path]
+    harness: EngineHarness, folders: dict[str, Path], family: str
 ) -> None:
-    asked = wanted(harness, "sd1", mask=stored(harness, MASK))
-    whole = drawn(harness, folders["sd1"], asked)
+    masked = {"mask": stored(harness, MASK)} if family == "sd1" else {}
+    asked = wanted(harness, family, **masked)
+    whole = drawn(harness, folders[family], asked)
     (stored_latents,) = harness.of(protocol.LatentsStored)
     task = protocol.PictureTask(index=0, latents=stored_latents.latents)
-    (again,) = harness.run(asked, read_profile(folders["sd1"]), pictures=[task])
+    (again,) = harness.run(asked, read_profile(folders[family]), pictures=[task])
     assert largest_difference(harness.pixels(again), whole) == 0
     assert harness.of(protocol.StepDone) == []
 
