@@ -30,7 +30,7 @@ from rockiln.engine.record import parameters_text, record_json
 Pixels = npt.NDArray[np.uint8]
 RECORD_KEY = "rockiln"
 _NAMESPACE = "https://rockiln.invalid/ns/record/1/"
-# PNG's filters leave little that a search for repeats would find. Runs alone take a quarter of the
+# PNG's filters leave little that a search for repeats would find. Runs alone take a third of the
 # time of zlib's own choice and give as many bytes (vista's pictures and photos, 512x512; CPU).
 _PNG_STRATEGY = zlib.Z_RLE
 _JPEG_QUALITY = 95
