@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rockiln.domain.ladder import DenoiseRung, Rungs
 from rockiln.domain.memory import Workload, estimate, weights_at_rest
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import Plan, admit, plan
@@ -88,7 +89,7 @@ def test_the_part_that_is_rounded_needs_the_host_once(flux: ModelProfile) -> Non
 
 def test_a_layer_that_comes_back_takes_room_in_its_stage(flux: ModelProfile) -> None:
     work = Workload(1024, 1024, 1, "float16", guided=False)
-    rungs = plan(ASKED, flux, card(80)).rungs
+    rungs = Rungs(DenoiseRung.MODEL_OFFLOAD)
     roomy = QuantisedWeights("q4_k", 0, 0, largest_parameters=0, workspace_bytes=0)
     tight = replace(roomy, workspace_bytes=GIB)
     (one, other) = (
@@ -97,3 +98,15 @@ def test_a_layer_that_comes_back_takes_room_in_its_stage(flux: ModelProfile) -> 
     )
     assert other["denoise"] - one["denoise"] == pytest.approx(1.1 * GIB, rel=1e-6)
     assert other["encode_prompt"] == one["encode_prompt"]
+    # It comes back as float16; bfloat16 is a copy more.
+    wide = replace(roomy, largest_parameters=GIB // 2)
+    (half, brain) = (
+        estimate(
+            replace(flux, quantised={"transformer": wide}),
+            replace(work, dtype=dtype),
+            rungs,
+            card(80),
+        ).by_stage["denoise"]
+        for dtype in ("float16", "bfloat16")
+    )
+    assert brain - half == pytest.approx(1.1 * GIB, rel=1e-6)

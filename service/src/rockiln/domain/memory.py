@@ -223,8 +223,8 @@ def _workspaces(model: ModelProfile, dtype: Dtype) -> dict[str, int]:
     for name, held in model.quantised.items():
         stage = "denoise" if name in DENOISERS else "encode_prompt"
         # It comes as float16; text encoders have layers in float32 whatever the rest is in.
-        item_bytes = ITEM_BYTES["float32"] if stage == "encode_prompt" else ITEM_BYTES[dtype]
-        cast = 0 if item_bytes == ITEM_BYTES["float16"] else held.largest_parameters * item_bytes
+        wanted: Dtype = "float32" if stage == "encode_prompt" else dtype
+        cast = 0 if wanted == "float16" else held.largest_parameters * ITEM_BYTES[wanted]
         found[stage] = max(found.get(stage, 0), held.workspace_bytes + cast)
     return found
 
