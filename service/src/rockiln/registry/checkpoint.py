@@ -23,7 +23,7 @@ from rockiln.registry.folder import architecture_in
 from rockiln.registry.gguf_weights import quantisable_parts
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
+from rockiln.registry.manifest import MANIFEST_NAME, profile_of, read_manifest
 from rockiln.registry.weights import (
     WEIGHT_DTYPES,
     WeightsFile,
@@ -301,19 +301,4 @@ def _base(template: _Template, manifest_file: Path, model_id: str) -> ModelProfi
     if template.profile is not None and not manifest_file.is_file():
         return replace(template.profile, title=model_id, licence="unknown")
     manifest = read_manifest(manifest_file, template.family, model_id)
-    return ModelProfile(
-        id=model_id,
-        title=manifest.title,
-        family=template.family,
-        licence=manifest.licence,
-        path="",
-        defaults=manifest.defaults.as_model_defaults(),
-        min_side_px=manifest.limits.min_side_px,
-        max_side_px=manifest.limits.max_side_px,
-        side_grid_px=layout.side_grid_px,
-        schedulers=layout.schedulers,
-        features=layout.features,
-        component_bytes={},
-        architecture=architecture_in(template.folder, layout),
-        half=layout.half,
-    )
+    return profile_of(model_id, layout, manifest, architecture_in(template.folder, layout))

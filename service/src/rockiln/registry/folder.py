@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rockiln.registry.file_gate import check_files
 from rockiln.registry.gguf_weights import quantisable_parts
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FAMILY_BY_PIPELINE, FamilyLayout
-from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
+from rockiln.registry.manifest import MANIFEST_NAME, profile_of, read_manifest
 from rockiln.registry.weights import component_shapes, component_weights
 
 INDEX_NAME = "model_index.json"
@@ -46,23 +47,12 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
     _check_components(index, folder, layout)
     manifest = read_manifest(folder / MANIFEST_NAME, layout.name, folder.name)
     weights = component_weights(folder, layout)
-    profile = ModelProfile(
-        id=model_id,
-        title=manifest.title,
-        family=layout.name,
-        licence=manifest.licence,
+    profile = replace(
+        profile_of(model_id, layout, manifest, architecture_in(folder, layout)),
         path=str(folder.resolve()),
         root=str(root.resolve()),
-        defaults=manifest.defaults.as_model_defaults(),
-        min_side_px=manifest.limits.min_side_px,
-        max_side_px=manifest.limits.max_side_px,
-        side_grid_px=layout.side_grid_px,
-        schedulers=layout.schedulers,
-        features=layout.features,
         component_bytes={name: file.file_bytes for name, file in weights.items()},
         component_parameters={name: file.parameters for name, file in weights.items()},
-        architecture=architecture_in(folder, layout),
-        half=layout.half,
         quantised={name: file.quantised for name, file in weights.items() if file.quantised},
         quantisable=quantisable_parts(
             {

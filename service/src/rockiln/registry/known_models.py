@@ -8,16 +8,17 @@ the store and enforced from then on.
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rockiln.domain.model import ModelDefaults, ModelProfile
+from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.manifest import Defaults, Limits, Manifest
+from rockiln.registry.manifest import Defaults, Limits, Manifest, profile_of
 
 _FILE = Path(__file__).with_name("known_models.toml")
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
@@ -163,19 +164,8 @@ class KnownModel(_Row):
         """What its folder would be, for the planner; None where a part's size is not known."""
         if not self.complete or self.defaults is None or self.limits is None:
             return None
-        layout = LAYOUTS[self.family or ""]
-        return ModelProfile(
-            id=self.id,
-            title=self.title,
-            family=layout.name,
-            licence=self.licence,
-            path="",
-            defaults=ModelDefaults(**self.defaults.model_dump()),
-            min_side_px=self.limits.min_side_px,
-            max_side_px=self.limits.max_side_px,
-            side_grid_px=layout.side_grid_px,
-            schedulers=layout.schedulers,
-            half=layout.half,
+        return replace(
+            profile_of(self.id, LAYOUTS[self.family or ""], self.manifest()),
             component_bytes={
                 name: count * _ITEM_BYTES["float16"] for name, count in self.parameters.items()
             },

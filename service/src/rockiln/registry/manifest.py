@@ -9,10 +9,11 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.model import ModelDefaults, ModelProfile
+from rockiln.domain.model import Architecture, ModelDefaults, ModelProfile
 from rockiln.domain.quantisation import AtLoad
 from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, Side
 from rockiln.domain.sampling import SchedulerName
+from rockiln.registry.layouts import FamilyLayout
 
 MANIFEST_NAME = "rockiln.json"
 _MANIFEST_MAX_BYTES = 64 * 1024
@@ -88,6 +89,31 @@ class Manifest(_Section):
             max_side_px=self.limits.max_side_px,
         )
         return said.rounded(self.quantisation)
+
+
+def profile_of(
+    model_id: str,
+    layout: FamilyLayout,
+    manifest: Manifest,
+    architecture: Architecture | None = None,
+) -> ModelProfile:
+    """What a family and a manifest say of a model; where it is and how large is not in it yet."""
+    return ModelProfile(
+        id=model_id,
+        title=manifest.title,
+        family=layout.name,
+        licence=manifest.licence,
+        path="",
+        defaults=manifest.defaults.as_model_defaults(),
+        min_side_px=manifest.limits.min_side_px,
+        max_side_px=manifest.limits.max_side_px,
+        component_bytes={},
+        side_grid_px=layout.side_grid_px,
+        schedulers=layout.schedulers,
+        features=layout.features,
+        architecture=architecture,
+        half=layout.half,
+    )
 
 
 # A folder without a manifest is taken for a model of the usual kind of its family.
