@@ -1,4 +1,4 @@
-"""A checkpoint in one file, put into the models folder of a running service."""
+"""Models in one file, put into the models folder of a running service."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from support.gguf_transformer import write_gguf
 from support.service import Service
 from support.single_file import write_checkpoint
+from support.tiny_flow import make_tiny_flux
 
 ASKED = {"prompt": "a red boat", "seed": 5}
 
@@ -47,3 +49,30 @@ def test_a_file_is_listed_drawn_with_and_can_be_removed(
     assert refused.json()["type"].endswith("broken-model")
     removed = service.delete("/models/boats_v1")
     assert (removed.status_code, removed.json()["task"]["kind"]) == (202, "remove")
+
+
+def test_a_gguf_transformer_draws_beside_its_folder_and_says_what_is_lost(
+    new_service: Callable[..., Service],
+) -> None:
+    service = new_service()
+    own = service.data_dir / "models"
+    make_tiny_flux(own / "flux", inner=96)
+    said = json.loads((own / "flux" / "rockiln.json").read_text())
+    said["quantisation"] = {"text_encoder_2": "q8_0"}
+    (own / "flux" / "rockiln.json").write_text(json.dumps(said))
+    write_gguf(own / "flux", own / "flux-q4_0.gguf", "Q4_0")
+    (own / "torn.gguf").write_bytes((own / "flux-q4_0.gguf").read_bytes()[:-64])
+    found = {each["id"]: each for each in service.get("/models").json()["models"]}
+    held = found["flux-q4_0"]["quantisation"]
+    assert {part: (each["kind"], each["exact"]) for part, each in held.items()} == {
+        "transformer": ("q4_0", False), "text_encoder_2": ("q8_0", False),
+    }  # fmt: skip
+    assert (found["torn"]["state"], "truncated" in found["torn"]["reason"]) == ("broken", True)
+    asked = ASKED | {"model": "flux-q4_0", "width": 64, "height": 64}
+    drawn = service.post(json=asked)
+    assert drawn.status_code == 200, drawn.text
+    text = Image.open(io.BytesIO(drawn.content)).info["parameters"]
+    assert "text_encoder_2 q8_0" in text
+    assert "transformer q4_0" in text
+    (picture,) = service.post(json=asked, headers={"Accept": "application/json"}).json()["pictures"]
+    assert picture["details"]["quantisation"] == held
