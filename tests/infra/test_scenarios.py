@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,7 @@ class Scenarios:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
             self.processes.append(process)
             code = process.wait()
@@ -68,9 +70,11 @@ class Scenarios:
         return Run(code, time.monotonic() - started, "\n".join(tail))
 
     def stop(self) -> None:
+        """End what still runs, its plays too."""
         self.stopped = True
         for process in self.processes:
-            process.terminate()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
