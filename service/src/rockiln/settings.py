@@ -177,7 +177,10 @@ class Settings(BaseSettings):
         default=1.0, ge=0, description="Before a broken connection is followed; doubled each time."
     )
 
-    backend: Literal["cpu", "rocm"] = Field(default="cpu", description="What torch is built for.")
+    backend: Literal["cpu", "rocm", "cuda"] = Field(
+        default="cpu",
+        description="What torch is built for. cuda is for measuring: nothing sets it up.",
+    )
     compute_device: Literal["auto", "gpu", "cpu"] = Field(
         default="auto", description="Where to compute; apart from the backend."
     )

@@ -131,6 +131,15 @@ def test_files_and_record_have_to_agree(tmp_path: Path) -> None:
         )
 
 
+def test_wheels_of_the_python_index_say_cuda_in_their_files_alone(tmp_path: Path) -> None:
+    """torch 2.11.0 from the Python index: the record says 2.11.0, the files 2.11.0+cu130."""
+    version = version_file(tmp_path, "2.11.0+cu130", cuda="13.0")
+    found = installed(tmp_path, ("torch", "2.11.0"))
+    check_wheels("cuda", installed=found, version_file=version)
+    with pytest.raises(WheelMismatchError, match=r"its package record says 2\.11\.0"):
+        check_wheels("cpu", installed=found, version_file=version)
+
+
 def test_every_finding_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(WheelMismatchError) as raised:
         check_wheels(

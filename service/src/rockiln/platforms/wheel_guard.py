@@ -106,7 +106,9 @@ def _torch_findings(
         return [f"torch is installed more than once: {', '.join(recorded_versions)}"]
     build = read_torch_build(version_file)
     findings = []
-    if build.version != recorded_versions[0]:
+    # The Python index's own wheels are CUDA builds whose record leaves the local part out.
+    unlabelled = build.version.partition("+")[0] if backend == "cuda" else build.version
+    if recorded_versions[0] not in (build.version, unlabelled):
         findings.append(
             f"torch's files say {build.version}, its package record says {recorded_versions[0]}"
         )

@@ -34,7 +34,7 @@ class Start(_Line):
     """
 
     op: Literal["start"] = "start"
-    backend: Literal["cpu", "rocm"]
+    backend: Literal["cpu", "rocm", "cuda"]
     compute_device: Literal["auto", "gpu", "cpu"]
     torch_threads: int
     artefacts_dir: str
