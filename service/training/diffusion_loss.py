@@ -49,17 +49,28 @@ def diffusion_loss(
     """``signal`` [1000]: cumulative alphas. ``inputs``: latents, weights, tokens, said, noise,
     timesteps.
     """
-    latents, noise, timesteps = inputs["latents"], inputs["noise"], inputs["timesteps"]
-    kept = signal[timesteps].view(-1, 1, 1, 1)
-    noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-    wanted = kept.sqrt() * noise - (1 - kept).sqrt() * latents
+    latents, timesteps = inputs["latents"], inputs["timesteps"]
+    noisy, wanted = noisy_and_wanted(signal, inputs)
     with torch.autocast(latents.device.type, torch.bfloat16, latents.is_cuda, cache_enabled=False):
         features = text_encoder(inputs["tokens"]).last_hidden_state
         output = unet(noisy, timesteps, features).sample.float()
         end = (inputs["tokens"] == text_encoder.config.eos_token_id).int().argmax(dim=1)
         rows = torch.arange(len(end), device=end.device)
         aid_loss = aid.loss(features[rows, end], inputs["said"])
-    focus = 1.0 + OBJECT_WEIGHT * inputs["weights"]
+    loss, square = weighted_square(output, wanted, inputs["weights"])
+    return {"loss": loss + AID_WEIGHT * aid_loss, "square": square, "aid": aid_loss}
+
+
+def noisy_and_wanted(signal: Tensor, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the network sees at its timestep, and the velocity that it is to say, [B,4,h,w]."""
+    latents, noise = inputs["latents"], inputs["noise"]
+    kept = signal[inputs["timesteps"]].view(-1, 1, 1, 1)
+    noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+    return noisy, kept.sqrt() * noise - (1 - kept).sqrt() * latents
+
+
+def weighted_square(output: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The squared error with objects weighted, and without; scalars."""
+    focus = 1.0 + OBJECT_WEIGHT * weights
     square = (output - wanted).square()
-    loss = (square * focus).mean() / focus.mean()
-    return {"loss": loss + AID_WEIGHT * aid_loss, "square": square.mean(), "aid": aid_loss}
+    return (square * focus).mean() / focus.mean(), square.mean()

@@ -6,6 +6,7 @@ caption variant drawn anew each time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -59,12 +60,16 @@ def caption_rows(
 
 @dataclass(frozen=True)
 class LatentPool:
-    """``latents`` [N,4,h,w] fp16, ``weights`` [N,1,h,w] uint8, ``tokens`` and ``said`` labels."""
+    """``latents`` [N,4,h,w] fp16, ``weights`` [N,1,h,w] uint8, ``tokens`` and ``said`` labels.
+
+    ``maps`` [N,1,8h,8w] of bools: the control map of each picture, where one was asked for.
+    """
 
     latents: Tensor
     weights: Tensor
     tokens: Tensor
     said: Tensor
+    maps: Tensor | None = None
 
     @staticmethod
     @torch.no_grad()
@@ -77,9 +82,14 @@ class LatentPool:
         size_px: tuple[int, int],
         variants: int,
         workers: int,
+        restyle: Callable[[Tensor], Tensor] | None = None,
+        trace: Callable[[Tensor], Tensor] | None = None,
     ) -> LatentPool:
         """Draw, encode and caption scenes ``first`` .. ``first + count`` at ``size_px`` (high,
         wide).
+
+        ``restyle`` changes a drawn picture before it is encoded; ``trace`` makes its control map.
+        Both get [B,3,H,W] in 0..1.
         """
         device = next(vae.parameters()).device
         high, wide = size_px
@@ -88,6 +98,9 @@ class LatentPool:
         shape = (high // LATENT_FACTOR, wide // LATENT_FACTOR)
         latents = torch.empty(count, 4, *shape, dtype=torch.float16, device=device)
         weights = torch.empty(count, 1, *shape, dtype=torch.uint8, device=device)
+        maps = None
+        if trace is not None:
+            maps = torch.empty(count, 1, high, wide, dtype=torch.bool, device=device)
         chunk = max(1, min(1024, 1024 * 256 * 256 // (high * wide)))
         for start in range(0, count, chunk):
             rows = torch.arange(start, min(start + chunk, count), device=device)
@@ -95,13 +108,17 @@ class LatentPool:
             for part in range(0, len(rows), max(1, chunk // 4)):
                 piece = slice(part, part + max(1, chunk // 4))
                 pictures, weight = as_inputs(pool.pictures[piece])
+                target = slice(start + part, start + part + len(pictures))
+                if maps is not None and trace is not None:
+                    maps[target] = trace((pictures + 1) / 2) > 0
+                if restyle is not None:
+                    pictures = restyle((pictures + 1) / 2) * 2 - 1
                 with torch.autocast(device.type, torch.bfloat16, device.type == "cuda"):
                     mean, _ = encode_moments(vae, pictures)
-                target = slice(start + part, start + part + len(pictures))
                 latents[target] = (mean * SCALING_FACTOR).half()
                 weight = functional.max_pool2d(weight, LATENT_FACTOR)
                 weights[target] = (weight * 255).round().to(torch.uint8)
-        return LatentPool(latents, weights, tokens.to(device), said.to(device))
+        return LatentPool(latents, weights, tokens.to(device), said.to(device), maps)
 
     def batch(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Random pictures, each with one of its captions."""
@@ -109,7 +126,8 @@ class LatentPool:
         device = self.latents.device
         rows = torch.randint(total, (count,), generator=generator, device=device)
         which = torch.randint(variants, (count,), generator=generator, device=device)
-        return {
+        found = {} if self.maps is None else {"maps": self.maps[rows].float()}
+        return found | {
             "latents": self.latents[rows].float(),
             "weights": self.weights[rows].float() / 255,
             "tokens": self.tokens[rows, which].long(),
