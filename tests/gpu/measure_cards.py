@@ -13,13 +13,15 @@ job's alone. ``--tiny`` is the same with tiny models on the CPU, to try the tool
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -29,6 +31,9 @@ from typing import Any
 
 import httpx
 import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from PIL import Image
 
 from rockiln.registry.revision import revision
 from support.known_models import FAMILY
@@ -49,6 +54,8 @@ JOBS = {
     "sd35": [(1024, 1024, 1), (1536, 1536, 1)],
     "flux": [(768, 768, 1), (1024, 1024, 1), (1536, 1536, 1)],
 }
+# Likewise, with a ControlNet.
+CONTROLLED = {"sd15": [(512, 512, 1), (1024, 1024, 1)], "sdxl": [(1024, 1024, 1)]}
 CONTEXT_PROGRAM = """
 import torch
 from torch.nn import functional
@@ -67,6 +74,9 @@ def write_models(folder: Path, names: Sequence[str], *, tiny: bool) -> None:
     def write(name: str) -> None:
         if tiny:
             TINY[FAMILY[name]](folder / name)
+            if name in CONTROLLED:
+                unet = UNet2DConditionModel.from_pretrained(folder / name / "unet")
+                ControlNetModel.from_unet(unet).save_pretrained(folder / "controlnets" / name)
             return
         command = [sys.executable, "-m", "support.real_size", str(folder / name), name]
         subprocess.run(command, check=True)
@@ -110,10 +120,15 @@ class Card:
         """Of each job; refused ones included."""
         for model in models:
             with LARGE_AT_ONCE if model in LARGE else nullcontext():
-                for width, height, pictures in JOBS[model]:
+                plain = [(*job, False) for job in JOBS[model]]
+                controlled = [(*job, True) for job in CONTROLLED.get(model, ())]
+                for width, height, pictures, control in plain + controlled:
                     asked = {"model": model, "width": width, "height": height}
-                    row = {"card_gib": self.gib, **asked, "num_images": pictures}
-                    row |= self._done({**asked, "num_images": pictures})
+                    asked["num_images"] = pictures
+                    row = {"card_gib": self.gib, **asked, "controlnet": control}
+                    if control:
+                        asked["controlnets"] = [{"name": model, "image": grey(width, height)}]
+                    row |= self._done(asked)
                     say_row(row)
                     yield row
                 eventually(self._empty, f"{model} leaves memory")
@@ -156,25 +171,36 @@ class Card:
         return peaks
 
 
-def measure(
-    work: Path, cards: Sequence[int], models: Sequence[str], asked: dict[str, str], *, tiny: bool
-) -> list[dict[str, Any]]:
-    """All rows. Three cards at a time: each service is held to its own share of the GPU."""
-    total, context = (0, 0) if tiny else gpu_bytes()
+def measure(  # noqa: PLR0917 (all of one run)
+    work: Path,
+    cards: Sequence[int],
+    models: Sequence[str],
+    asked: dict[str, str],
+    gpu: tuple[int, int],
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """Three cards at a time: each service is held to its own share of the GPU."""
     with ThreadPoolExecutor() as pool:
         # A model's digest is made once, not once for each card.
         list(pool.map(lambda name: revision(work / "models" / name, work / "cache"), models))
 
-    def one(gib: int) -> list[dict[str, Any]]:
+    def one(gib: int) -> None:
         begun = time.monotonic()
-        card = Card(work, gib, total, context, asked)
+        card = Card(work, gib, *gpu, asked)
         with card.service:
-            rows = list(card.rows(models))
+            for row in card.rows(models):
+                keep(row)
         say(f"{gib} GiB: {time.monotonic() - begun:.0f} s")
-        return rows
 
     with ThreadPoolExecutor(3) as pool:
-        return [row for rows in pool.map(one, cards) for row in rows]
+        list(pool.map(one, cards))
+
+
+def grey(width: int, height: int) -> str:
+    """A picture for a request."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (128, 128, 128)).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def say(line: str) -> None:
@@ -199,21 +225,27 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     settings = dict(each.split("=", maxsplit=1) for each in options.setting)
+    gpu = (0, 0) if options.tiny else gpu_bytes()
+    result: dict[str, Any] = {
+        "command": f"python tests/gpu/measure_cards.py {' '.join(sys.argv[1:])}",
+        "hardware": "CPU" if options.tiny else torch.cuda.get_device_name(),
+        "total_bytes": gpu[0],
+        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+        "rows": [],
+    }
+    lock = threading.Lock()
+
+    def keep(row: dict[str, Any]) -> None:
+        with lock:
+            result["rows"].append(row)
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
+
     with TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         (work / "models").mkdir(parents=True, exist_ok=True)
         absent = [name for name in options.models if not (work / "models" / name).exists()]
         write_models(work / "models", absent, tiny=options.tiny)
-        begun = time.monotonic()
-        rows = measure(work, options.cards, options.models, settings, tiny=options.tiny)
-    result = {
-        "command": f"python tests/gpu/measure_cards.py {' '.join(sys.argv[1:])}",
-        "hardware": "CPU" if options.tiny else torch.cuda.get_device_name(),
-        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "seconds": round(time.monotonic() - begun, 1),
-        "rows": rows,
-    }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+        measure(work, options.cards, options.models, settings, gpu, keep)
     return 0
 
 
