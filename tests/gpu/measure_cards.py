@@ -118,6 +118,7 @@ class Card:
 
     def rows(self, models: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Of each job; refused ones included."""
+        eventually(self._empty, "the model of the proof leaves memory")
         for model in models:
             with LARGE_AT_ONCE if model in LARGE else nullcontext():
                 plain = [(*job, False) for job in JOBS[model]]

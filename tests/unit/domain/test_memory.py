@@ -25,6 +25,7 @@ from rockiln.domain.memory import (
     fits,
     guides_by_pairs,
     largest_size_that_fits,
+    weights_at_rest,
 )
 from rockiln.domain.model import ControlNetFacts, DeviceFacts, ModelProfile
 from rockiln.domain.plan import admit, plan
@@ -37,6 +38,7 @@ MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
 TABLE = json.loads((MEASURED / "nvidia_h200_table.json").read_text())
 TRANSFORMERS = json.loads((MEASURED / "nvidia_h200_transformers.json").read_text())
 CARDS = json.loads((MEASURED / "nvidia_h200_cards.json").read_text())
+SERVICE = json.loads((MEASURED / "nvidia_h200_service.json").read_text())
 GIB = 1 << 30
 SIMULATED_GIB = (8, 12, 16, 20, 24)
 # Of the measured peak; the issue's bound.
@@ -88,6 +90,47 @@ def test_the_plan_of_a_simulated_card_is_one_that_made_a_picture(row: dict[str, 
     assert chosen.rungs.as_dict() == {"denoise": row["denoise"], "decode": row["decode"]}
     assert chosen.unload_before_decode is row["unload"]
     assert chosen.predicted_bytes <= row["card_gib"] * GIB
+
+
+@pytest.mark.parametrize(
+    "row",
+    SERVICE["rows"],
+    ids=lambda row: "-".join(
+        str(row[word]) for word in ("card_gib", "model", "width", "num_images", "controlnet")
+    ),
+)
+def test_a_job_of_the_service_on_a_simulated_card_went_as_planned(row: dict[str, Any]) -> None:
+    """tests/gpu/measure_cards.py: ``rockiln serve`` with its supervisor and engine, on a GPU."""
+    facts = DeviceFacts(**CARDS["hardware"])
+    device = replace(facts, reserved_bytes=facts.total_bytes - row["card_gib"] * GIB)
+    model = known_profile(row["model"])
+    if row["controlnet"]:
+        model = with_controlnets(row["model"], 1)
+    if row["outcome"] == "refused":
+        sizes = {name: row[name] for name in ("width", "height", "num_images")}
+        assert not admit(parameters(**sizes), model, device).fits
+        return
+    assert (row["outcome"], row["faults"]) == ("picture", [])
+    predicted = estimate(
+        model,
+        Workload(row["width"], row["height"], row["batch"], "float16", guides_by_pairs(model)),
+        Rungs(DenoiseRung(row["denoise"]), DecodeRung(row["decode"])),
+        device,
+        unload_before_decode=row["unload"],
+    ).device_bytes
+    if "beside" in row:  # what the engine had proven itself with was still loaded
+        other = known_profile(row["beside"])
+        predicted += weights_at_rest(other, "float16", "float16", resident=True, device="gpu")[0]
+    assert predicted <= row["card_gib"] * GIB
+    assert -UNDER_MOST <= predicted / row["peak_bytes"] - 1 <= OVER_MOST
+
+
+def test_the_service_ran_enough_jobs_and_none_met_an_out_of_memory() -> None:
+    made = [row for row in SERVICE["rows"] if row["outcome"] == "picture"]
+    assert len(made) >= 40
+    assert {row["card_gib"] for row in made} >= set(SIMULATED_GIB)
+    assert {row["model"] for row in made} == {"sd15", "sdxl", "sd3", "sd35", "flux"}
+    assert not any(row["faults"] for row in made)
 
 
 def test_flux_is_told_its_guidance_and_needs_no_second_sample() -> None:
