@@ -63,7 +63,6 @@ class TransformerFacts:
         in_turn: single blocks do attention and feed-forward one after the other.
         joint_squares, single_squares, layer_squares: parameters of a block and of the widest layer,
             in squares of the width.
-        grouped: places along a side that are channels of one already when the latents are drawn.
     """
 
     width: int
@@ -85,7 +84,6 @@ class TransformerFacts:
     joint_squares: float = 36
     single_squares: float = 15
     layer_squares: float = 6
-    grouped: int = 1
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,6 @@ def _flux2(config: Config) -> TransformerFacts:
         joint_squares=8 + 2 * 3 * inner,
         single_squares=4 + 3 * inner,
         layer_squares=3 + 2 * inner,
-        grouped=FLUX_PATCH,
     )
 
 
