@@ -50,7 +50,6 @@ KINDS: dict[str, Round] = {
 }
 # Not offered; decision 0007 compares them.
 KINDS["fp8 e4m3"] = lambda weight: weight.to(torch.float8_e4m3fn).float()
-KINDS["float16"] = lambda weight: weight.half().float()
 
 
 def say(line: str) -> None:

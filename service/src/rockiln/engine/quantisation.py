@@ -50,12 +50,11 @@ def layer_shape(layer: nn.Module) -> tuple[int, ...]:
 
 def round_module(module: nn.Module) -> nn.Module:
     """The module with its layers rounded to ``q8_0``; each one's weights go as it is done."""
-    for name, layer in list(_linear_layers(module)):
-        weight = layer.weight
+    for name in [name for name, _ in _linear_layers(module)]:
+        weight: Any = module.get_submodule(name).weight
         if rounded_at_load(f"{name}.weight", tuple(weight.shape)):
-            _hold(
-                module, name, _parameter(round_to_q8(weight), TYPE_BY_NAME[AT_LOAD]), weight.dtype
-            )
+            held = _parameter(round_to_q8(weight), TYPE_BY_NAME[AT_LOAD])
+            _hold(module, name, held, weight.dtype)
     return module
 
 
