@@ -23,7 +23,7 @@ _KINDS = {
     "inventory": ("inference_service_", "rocm_catalogue_", "# inventories/"),
     "renewal": ("install -m ",),
     "proxy": ("server {", "ROCKILN_TLS_ADDRESS"),
-    "training": ("export PYTHONPATH=service", "from diffusers"),
+    "training": ("export PYTHONPATH=service", "from diffusers", "python -m training."),
 }
 
 
