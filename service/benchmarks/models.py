@@ -79,7 +79,7 @@ def measure_switch(*, runs: int, size: str) -> Result:
 
 def _draw(service: Service, model: str) -> dict[str, Any]:
     """Seconds of one small picture: its stages, and ``running``."""
-    side = 64 if model == "small" else 512  # the smallest that SDXL draws
+    side = max(128, service.get(f"/models/{model}").json()["sides"]["min_px"])
     job_id = service.submit(
         prompt="a boat", model=model, seed=1, num_inference_steps=1, width=side, height=side
     )
