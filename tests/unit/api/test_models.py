@@ -37,8 +37,9 @@ def test_every_known_model_has_a_state_and_what_is_here_comes_first(client: Flas
     assert listed["sd15"]["commit"] == known_models()["sd15"].commit
     assert listed[GATED]["state"] == "gated"
     assert listed["sd21"]["lacks"][0] == "commit"
-    assert listed["sdxl-lightning-4step"]["state"] == "unsupported"
-    assert "single-file" in listed["sdxl-lightning-4step"]["reason"]
+    assert listed["sdxl-lightning-4step"]["state"] == "downloadable"
+    assert listed["flux2-dev"]["state"] == "unsupported"
+    assert "Mistral" in listed["flux2-dev"]["reason"]
     assert "vista" not in listed  # its folder is not here
 
 
@@ -139,7 +140,7 @@ def test_a_gated_model_names_page_and_command_and_the_acceptance_is_kept(front: 
         ("POST", "/models/paper/verify", "model-elsewhere", 409),
         ("DELETE", "/models/paper", "model-elsewhere", 409),
         ("DELETE", "/models/sd15", "model-elsewhere", 409),
-        ("POST", "/models/sdxl-lightning-4step/pull", "unsupported-model", 409),
+        ("POST", "/models/flux2-dev/pull", "unsupported-model", 409),
     ],
 )
 def test_what_cannot_be_done_is_refused(

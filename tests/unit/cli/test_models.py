@@ -99,7 +99,7 @@ def test_lists_and_pages_for_people(front: ServedFront) -> None:
     [
         (("show", "none"), 4, "no model 'none'"),
         (("pull", "../etc"), 4, "no route"),
-        (("pull", "sdxl-lightning-4step"), 4, "single-file checkpoint"),
+        (("pull", "flux2-dev"), 4, "Mistral"),
         (("pull", "flux1-dev"), 4, "rockiln models pull flux1-dev --accept-licence"),
         (("rm", "paper", "--url", "http://127.0.0.1:9"), 3, "rockiln serve"),
         (("rm", "paper", "--url", "ftp://x"), 2, "not http"),

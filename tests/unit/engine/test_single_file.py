@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -67,6 +69,36 @@ def test_picture_equals_that_of_the_reference_pipeline(
     (expected,) = reference.draw(ASKED)
     (picture,) = harness.run(ASKED, profile)
     assert largest_difference(harness.pixels(picture), expected) == 0
+
+
+@pytest.mark.parametrize("told", ["by the file", "by a manifest"])
+def test_a_schedule_that_is_told_is_that_of_a_folder(
+    harness: EngineHarness, models: Path, tmp_path: Path, told: str
+) -> None:
+    said = {
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+    }
+    shutil.copytree(models / "other", tmp_path / "folder")
+    config = tmp_path / "folder" / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | said))
+    shutil.copytree(models / "other", tmp_path / "lender")
+    marks: dict[str, torch.Tensor | None] = {}
+    if told == "by the file":
+        marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    else:
+        manifest = json.loads((models / "other" / "rockiln.json").read_text())
+        manifest["scheduler_config"] = said
+        (tmp_path / "file.rockiln.json").write_text(json.dumps(manifest))
+    write_checkpoint(models / "other", tmp_path / "file.safetensors", **marks)
+    pictures = {
+        name: np.frombuffer(_drawn(harness, tmp_path, name, ASKED), np.uint8)
+        for name in ("folder", "lender", "file")
+    }
+    # Weights lie elsewhere in memory; a start from plain noise magnifies how sums round there.
+    assert largest_difference(pictures["file"], pictures["folder"]) <= 1
+    assert largest_difference(pictures["file"], pictures["lender"]) > 20
 
 
 def test_nothing_is_loaded_where_a_tensor_went_missing_since(models: Path, tmp_path: Path) -> None:

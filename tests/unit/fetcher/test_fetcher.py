@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from support.front import SOURCE
 from support.hub import FakeHub
 from support.paper_model import write_paper_model
 from support.service import eventually
+from support.single_file import write_checkpoint
+from support.tiny_sdxl import make_tiny_sdxl
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +184,27 @@ def test_a_model_in_one_file_is_read_again_and_removed(fetcher: Callable[..., Ru
     assert [name for name in names if (running.models / name).exists()] == [names[2]]
 
 
+def test_a_file_that_was_fetched_is_held_to_its_digest_and_the_owners_own_is_not(
+    fetcher: Callable[..., Running],
+) -> None:
+    running, lightning = fetcher(), known_models()["sdxl-lightning-4step"]
+    running.models.mkdir(parents=True, exist_ok=True)
+    paths = [running.models / f"{name}.safetensors" for name in (lightning.id, "sd15")]
+    for path in paths:
+        path.write_bytes(b"x")
+    running.start()
+    assert running.ended(running.ask("verify", lightning.id)).state == "done"
+    for repository in (lightning.repository or "", REPOSITORY):
+        running.store.model_tasks.lock(
+            repository, ModelLock("0" * 40, {UNET: "0" * 64}), ruled=True
+        )
+    fetched = running.ended(running.ask("verify", lightning.id))
+    assert (fetched.state, fetched.reason) == ("failed", "broken")
+    assert "sdxl_lightning_4step.safetensors has SHA-256" in fetched.detail
+    assert running.ended(running.ask("verify", "sd15")).state == "done"
+    assert [path.exists() for path in paths] == [False, True]
+
+
 def test_kills_in_the_middle_lose_no_byte(fetcher: Callable[..., Running]) -> None:
     running = fetcher()
     running.hub.hold[UNET] = 1 << 20
@@ -260,13 +284,42 @@ def spoil(name: str, content: bytes) -> Callable[[dict[str, bytes]], dict[str, b
 def download(hub: FakeHub, models: Path, **changes: Any) -> ModelLock:
     return Download(
         hub=Hub(hub.url, None, stall_seconds=5),
-        model=SD15,
         place=Place(models),
-        pinned_commit=SD15.commit,
         pin=lambda lock: lock,
         progress=lambda _done, _total: None,
-        **{"keep_free_bytes": 0, "backoff_seconds": 0, **changes},
+        **{
+            "model": SD15,
+            "pinned_commit": SD15.commit,
+            "keep_free_bytes": 0,
+            "backoff_seconds": 0,
+            **changes,
+        },
     ).run()
+
+
+def test_a_checkpoint_in_one_file_is_published_with_what_is_known_of_it(tmp_path: Path) -> None:
+    """The row of SDXL Lightning, with a tiny file in the place of the real one."""
+    lender, models = tmp_path / "lenders" / "tiny", tmp_path / "models"
+    make_tiny_sdxl(lender)
+    whole = write_checkpoint(lender, tmp_path / "whole.safetensors").read_bytes()
+    known = known_models()["sdxl-lightning-4step"]
+    name, repository = known.single_file or "", known.repository or ""
+    held = {name: whole, "sdxl_lightning_4step_lora.safetensors": b"x"}
+    with FakeHub({repository: held}, commit=known.commit or "") as hub:
+        pull = partial(download, hub, models, pinned_commit=known.commit)
+        with pytest.raises(BrokenModelError, match="pinned is"):
+            pull(model=known, model_dirs=[lender.parent])
+        known = known.model_copy(update={"files": ()})
+        with pytest.raises(BrokenModelError, match="fits the configs of no sdxl model"):
+            pull(model=known)
+        assert load_catalogue([models]) == Catalogue()
+        lock = pull(model=known, model_dirs=[lender.parent])
+    assert set(lock.files) == {name}
+    profile = load_catalogue([lender.parent, models]).models[known.id]
+    assert (profile.title, profile.licence) == (known.title, known.licence)
+    assert profile.defaults.num_inference_steps == 4
+    assert profile.scheduler_config == {"timestep_spacing": "trailing"}
+    assert list((models / ".downloads").iterdir()) == []
 
 
 @pytest.mark.parametrize(

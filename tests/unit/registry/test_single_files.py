@@ -18,6 +18,7 @@ from rockiln.registry.manifest import FAMILY_MANIFESTS
 from rockiln.registry.revision import revision, signature_of
 from support.known_models import PARAMETERS
 from support.single_file import write_checkpoint
+from support.tiny_flow import make_tiny_flux
 from support.tiny_sd1 import MANIFEST, make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
@@ -203,6 +204,30 @@ def test_a_file_of_the_usual_shape_needs_nothing_beside_it(
 UNET = "model.diffusion_model."
 
 
+def test_what_a_file_says_of_its_training_is_taken_and_a_manifest_knows_better(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "marked.safetensors"
+    write_header(path, shipped_names("sdxl") | {"v_pred": (), "ztsnr": ()})
+    said = {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    marked = load_catalogue([tmp_path]).models["marked"].scheduler_config
+    assert marked == said | {"rescale_betas_zero_snr": True}
+    manifest = FAMILY_MANIFESTS["sdxl"].model_dump(by_alias=True)
+    manifest["scheduler_config"] = {"rescale_betas_zero_snr": False}
+    path.with_name("marked.rockiln.json").write_text(json.dumps(manifest))
+    marked = load_catalogue([tmp_path]).models["marked"].scheduler_config
+    assert marked == said | {"rescale_betas_zero_snr": False}
+
+
+def test_a_flow_has_no_such_schedule(tmp_path: Path) -> None:
+    make_tiny_flux(tmp_path / "flow")
+    path = tmp_path / "flow" / "rockiln.json"
+    manifest = FAMILY_MANIFESTS["flux"].model_dump(by_alias=True)
+    manifest["scheduler_config"] = {"prediction_type": "v_prediction"}
+    path.write_text(json.dumps(manifest))
+    assert "are flows" in load_catalogue([tmp_path]).broken["flow"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -210,7 +235,7 @@ UNET = "model.diffusion_model."
         ({f"{UNET}out.2.bias": None}, "out.2.bias is missing"),
         ({"some.adapter.weight": (4,)}, "'some.adapter.weight' is no part of it"),
         ({"cond_stage_model.model.ln_final.weight": (4,)}, "Stable Diffusion 2"),
-        ({"v_pred": ()}, "v-prediction"),
+        ({"edm_vpred.sigma_max": ()}, "EDM's v-prediction"),
         ({f"{UNET}double_blocks.0.img_attn.qkv.weight": (4,)}, "FLUX.1"),
         ({f"{UNET}joint_blocks.0.context_block.attn.qkv.weight": (4,)}, "Stable Diffusion 3"),
         ({"conditioner.embedders.0.model.ln_final.weight": (4,)}, "refiner"),

@@ -164,6 +164,7 @@ class ModelProfile:
         architecture: None where the configs do not tell; memory is then judged by weights alone.
         configs: the folder with configs and tokenizers, where ``path`` is a single file; where that
             is a transformer alone, the folder with all other parts too.
+        scheduler_config: what stands in place of values of the model's own.
         quantised: of parts that are held in few bits.
         quantisable: of parts that the planner may round at load, where nothing else fits.
         controlnets: what works beside it in the job that is planned.
@@ -187,6 +188,7 @@ class ModelProfile:
     root: str = ""
     configs: str = ""
     controlnets: tuple[ControlNetFacts, ...] = ()
+    scheduler_config: dict[str, str | bool] = field(default_factory=dict)
     quantised: dict[str, QuantisedWeights] = field(default_factory=dict)
     quantisable: dict[str, QuantisedWeights] = field(default_factory=dict)
 

@@ -179,6 +179,7 @@ class ModelShelf:
             dtype, device = getattr(torch, plan.dtype), self._device.torch_device
             checkpoint = path if configs else None
             components = family.load(configs or path, dtype, device, checkpoint, plan.quantisation)
+            components.scheduler_config.update(profile.scheduler_config)
         except BrokenModelError as error:
             raise BrokenModelError(f"model {profile.id}: {error.detail}") from error
         if plan.decode_dtype is not None:

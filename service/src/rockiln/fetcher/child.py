@@ -93,6 +93,7 @@ def _pull(settings: Settings, store: Store, task: ModelTask) -> str:
         progress=_Teller(store, task.seq),
         pinned_commit=model.commit or (locked.commit if locked else None),
         hub_cache=settings.hub_cache_dir,
+        model_dirs=settings.model_dirs,
     ).run()
     return f"commit {lock.commit}"
 
@@ -103,16 +104,23 @@ def _verify(settings: Settings, store: Store, task: ModelTask) -> str:
     A model with a damaged file is taken out of service; what is sound of it waits for a pull.
     """
     place = Place(settings.own_models_dir)
-    model = known_models().get(task.model_id)
-    expected = {file.path: file.sha256 for file in model.files if file.sha256} if model else {}
-    lock = store.model_tasks.locks().get(model.repository or "") if model else None
-    expected |= lock.files if lock else {}
     folder, files = _files_held(place, task.model_id)
+    in_a_folder = folder != place.models
+    model = known_models().get(task.model_id)
+    lock = store.model_tasks.locks().get(model.repository or "") if model else None
+    if model and (in_a_folder == bool(model.single_file) or not (in_a_folder or lock)):
+        model = lock = None  # the owner's, under the name of a known model
+    expected = {file.path: file.sha256 for file in model.files if file.sha256} if model else {}
+    expected |= lock.files if lock else {}
     total_bytes, done_bytes = sum(path.stat().st_size for path in files), 0
     damaged: list[str] = []
     tell = _Teller(store, task.seq)
+    held: set[str] = set()
     for path in files:
         name, digest = path.relative_to(folder).as_posix(), hashlib.sha256()
+        if model and model.single_file and path == place.single_file(model.id):
+            name = model.single_file
+        held.add(name)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
@@ -121,10 +129,10 @@ def _verify(settings: Settings, store: Store, task: ModelTask) -> str:
         if expected.get(name) not in {None, digest.hexdigest()}:
             damaged.append(f"{name} has SHA-256 {digest.hexdigest()}, not {expected[name]}")
             path.unlink()
-    held = {path.relative_to(folder).as_posix() for path in files}
     damaged += [f"{name} is missing" for name in sorted(set(lock.files if lock else ()) - held)]
     if damaged:
-        withdraw(place, task.model_id)
+        if in_a_folder:
+            withdraw(place, task.model_id)
         raise BrokenModelError(
             f"{'; '.join(damaged)[:2000]}; next: rockiln models pull {task.model_id}"
         )

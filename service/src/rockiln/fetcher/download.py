@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError, RockilnError
 from rockiln.fetcher.hub import Hub, HubError, HubFile, Listing
 from rockiln.fetcher.transfer import Transfer
+from rockiln.registry.catalogue import load_catalogue
+from rockiln.registry.checkpoint import SUFFIX, read_checkpoint
 from rockiln.registry.folder import read_model_folder
 from rockiln.registry.known_models import KnownModel
 from rockiln.registry.layouts import LAYOUTS
@@ -42,6 +44,9 @@ class Place:
     def model(self, model_id: str) -> Path:
         return self.models / model_id
 
+    def single_file(self, model_id: str) -> Path:
+        return self.models / f"{model_id}{SUFFIX}"
+
 
 @dataclass(frozen=True)
 class Download:
@@ -51,6 +56,7 @@ class Download:
         pin: takes the listing's commit and files; returns what holds from now on.
         progress: takes bytes done and bytes in all. Raises CancelledError.
         hub_cache: a cache of huggingface_hub whose files may be copied.
+        model_dirs: of models whose configs a single file may share.
     """
 
     hub: Hub
@@ -62,9 +68,10 @@ class Download:
     progress: Callable[[int, int], None]
     pinned_commit: str | None = None
     hub_cache: Path | None = None
+    model_dirs: Sequence[Path] = ()
 
     def run(self) -> ModelLock:
-        """Publishes the model's folder; returns its commit and the SHA-256 of its files.
+        """Publishes the model; returns its commit and the SHA-256 of its files.
 
         Raises:
             HubError: the hub does not give it; HubGatedError if its licence is not accepted.
@@ -93,18 +100,28 @@ class Download:
             digests[file.path] = transfer.fetch(file, staging, told, cached=cached)
             done_bytes += file.size_bytes
         write_durably(
-            staging / MANIFEST_NAME,
+            staging / _manifest_name(self.model),
             json.dumps(self.model.manifest().model_dump(by_alias=True), indent=2).encode(),
         )
-        read_model_folder(staging, self.place.downloads)  # the safety gate
+        self._pass_gate(staging)
         lock = self.pin(ModelLock(listing.commit, digests))
-        publish(self.place, self.model.id)
+        publish(self.place, self.model)
         return lock
+
+    def _pass_gate(self, staging: Path) -> None:
+        if self.model.single_file is None:
+            read_model_folder(staging, self.place.downloads)
+        else:
+            lenders = load_catalogue(self.model_dirs).models.values()
+            read_checkpoint(staging / self.model.single_file, self.place.downloads, lenders)
 
     def _wanted(self, listing: Listing, lock: ModelLock) -> list[HubFile]:
         """The model's files as the hub announces them, held to what was known before."""
         model = self.model
-        names = files_of_model(listing.files, LAYOUTS[model.family or ""], model.variant)
+        if model.single_file is None:
+            names = files_of_model(listing.files, LAYOUTS[model.family or ""], model.variant)
+        else:
+            names = [model.single_file]
         known = {file.path: file.sha256 for file in model.files if file.sha256 is not None}
         found = []
         for name in names:
@@ -150,14 +167,20 @@ class Download:
         return found if found.is_file() and found.resolve().is_relative_to(blobs) else None
 
 
-def publish(place: Place, model_id: str) -> None:
-    """The folder that was put together gets its name; one that was there gives way whole."""
-    target = place.model(model_id)
+def publish(place: Place, model: KnownModel) -> None:
+    """What was put together gets its name; a folder that was there gives way whole."""
+    target, staging = place.model(model.id), place.staging(model.id)
     if target.exists():
-        retire(place, model_id)
-    place.staging(model_id).rename(target)
+        retire(place, model.id)
+    if model.single_file is None:
+        staging.rename(target)
+    else:  # its manifest first, which says nothing without it
+        manifest = place.models / f"{model.id}.{MANIFEST_NAME}"
+        (staging / _manifest_name(model)).replace(manifest)
+        (staging / model.single_file).replace(place.single_file(model.id))
+        drop(staging)
     sync_folder(place.models)
-    drop(place.downloads / f"{model_id}.parts")
+    drop(place.downloads / f"{model.id}.parts")
     sweep(place)
 
 
@@ -184,6 +207,13 @@ def sweep(place: Place) -> None:
     """Frees the space of folders that were taken away."""
     for folder in place.downloads.glob(".gone-*"):
         drop(folder)
+
+
+def _manifest_name(model: KnownModel) -> str:
+    """While the model is put together."""
+    if model.single_file is None:
+        return MANIFEST_NAME
+    return f"{model.single_file.removesuffix(SUFFIX)}.{MANIFEST_NAME}"
 
 
 def drop(folder: Path) -> None:

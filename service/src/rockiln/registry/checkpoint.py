@@ -41,8 +41,14 @@ ComponentShapes = Mapping[str, Mapping[str, Shape]]
 _INERT = re.compile(
     r"model_ema\..+|betas|alphas_cumprod(_prev)?|sqrt_.+|log_one_minus_alphas_cumprod|posterior_.+"
     r"|logvar|lvlb_weights|scale_factor|denoiser\.sigmas|first_stage_model\.loss\..+"
-    r"|.+\.position_ids|.+\.logit_scale|cond_stage_model\.text_projection"
+    r"|.+\.position_ids|.+\.logit_scale|cond_stage_model\.text_projection|v_pred|ztsnr"
 )
+# What trainers say of the schedule by a tensor's name; the first step of a schedule that ends
+# in plain noise is that noise.
+_MARKS: dict[str, dict[str, str | bool]] = {
+    "v_pred": {"prediction_type": "v_prediction"},
+    "ztsnr": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+}
 # What else comes as one file, by a name that it has: the first rule that finds one speaks.
 _OTHER_KINDS = (
     (r"lora_(unet|te\d?|transformer)_.+|.+\.lora_(down|up|A|B)\.weight", "a LoRA: into loras/"),
@@ -50,7 +56,7 @@ _OTHER_KINDS = (
     (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet: see controlnets/"),
     (r"(.+\.)?double_blocks\..+", "FLUX.1's transformer; this family is read from folders"),
     (r"(.+\.)?joint_blocks\..+", "Stable Diffusion 3; this family is read from folders"),
-    (r"v_pred|edm_vpred\..+", "made for v-prediction; this is read from folders"),
+    (r"edm_vpred\..+", "made for EDM's v-prediction, which no scheduler here is"),
     (r"conditioner\.embedders\.0\.model\..+", "SDXL's refiner, not a model of its own"),
     (r"cond_stage_model\.model\..+", "Stable Diffusion 2; this family is read from folders"),
     (r"(unet\.)?(down_blocks|conv_in|encoder|decoder|quant_conv|text_model)\..+",
@@ -210,6 +216,11 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
         },
         component_parameters={
             part: sum(math.prod(shape) for shape in names.values()) for part, names in parts.items()
+        },
+        scheduler_config={
+            key: value
+            for mark in _MARKS.keys() & file.shapes
+            for key, value in _MARKS[mark].items()
         },
         quantised={},
         quantisable=quantisable_parts(configs_shapes(template.folder, template.family)),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.manifest import Defaults, Limits, Manifest, profile_of
+from rockiln.registry.manifest import Defaults, Limits, Manifest, SchedulerConfig, profile_of
 
 _FILE = Path(__file__).with_name("known_models.toml")
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
@@ -51,7 +51,7 @@ class KnownModel(_Row):
 
     Attributes:
         repository: owner/name on the hub; None for the model that ships here.
-        single_file: of the repository, a checkpoint that holds all parts; not read yet.
+        single_file: of the repository, a checkpoint that holds all parts: all that is fetched.
         variant: which weights are taken where a repository has several.
         parameters: component → how many numbers it holds.
         unsupported: why this version cannot run it; then there is nothing but its name.
@@ -65,12 +65,15 @@ class KnownModel(_Row):
     family: str | None = None
     repository: str | None = Field(default=None, pattern=REPOSITORY_PATTERN)
     commit: str | None = Field(default=None, pattern=_COMMIT_PATTERN)
-    single_file: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+    single_file: str | None = Field(
+        default=None, pattern=r"^[a-z0-9][a-z0-9._-]{0,50}\.safetensors$"
+    )
     variant: Literal["fp16"] | None = None
     gated: bool = False
     unsupported: str | None = None
     defaults: Defaults | None = None
     limits: Limits | None = None
+    scheduler_config: SchedulerConfig = SchedulerConfig()
     parameters: dict[str, Annotated[int, Field(ge=1)]] = {}
     files: tuple[KnownFile, ...] = Field(default=(), strict=False)
     sources: dict[
@@ -158,6 +161,7 @@ class KnownModel(_Row):
             licence=self.licence,
             defaults=self.defaults,
             limits=self.limits,
+            scheduler_config=self.scheduler_config,
         )
 
     def profile(self) -> ModelProfile | None:

@@ -12,7 +12,7 @@ from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import Architecture, ModelDefaults, ModelProfile
 from rockiln.domain.quantisation import AtLoad
 from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, Side
-from rockiln.domain.sampling import SchedulerName
+from rockiln.domain.sampling import FLOW_SCHEDULERS, SchedulerName
 from rockiln.registry.layouts import FamilyLayout
 
 MANIFEST_NAME = "rockiln.json"
@@ -43,6 +43,17 @@ class Limits(_Section):
     max_side_px: Side
 
 
+class SchedulerConfig(_Section):
+    """What a model was trained on, in place of what its ``scheduler_config.json`` says.
+
+    For single files, which have none, and for folders that have it wrong. Of diffusion, not flows.
+    """
+
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
+    rescale_betas_zero_snr: bool | None = None
+
+
 class Manifest(_Section):
     """The whole file. ``schema`` counts the shapes this file has had."""
 
@@ -55,6 +66,7 @@ class Manifest(_Section):
     quantisation: dict[str, AtLoad] = Field(
         default={}, description="Part → what its weights are rounded to when they are loaded."
     )
+    scheduler_config: SchedulerConfig = SchedulerConfig()
 
     @model_validator(mode="after")
     def _defaults_within_limits(self) -> Self:
@@ -71,8 +83,13 @@ class Manifest(_Section):
         """What it says of a model, on it.
 
         Raises:
-            BrokenModelError: it wants a part rounded that cannot be.
+            BrokenModelError: it wants a part rounded that cannot be, or a flow sampled otherwise.
         """
+        trained = self.scheduler_config.model_dump(exclude_none=True)
+        if trained and set(model.schedulers) <= set(FLOW_SCHEDULERS):
+            raise BrokenModelError(
+                f"{MANIFEST_NAME}: scheduler_config.{min(trained)}: {model.family} models are flows"
+            )
         for name in self.quantisation:
             if name not in model.quantisable:
                 there = ", ".join(model.quantisable) or "none"
@@ -87,6 +104,7 @@ class Manifest(_Section):
             defaults=self.defaults.as_model_defaults(),
             min_side_px=self.limits.min_side_px,
             max_side_px=self.limits.max_side_px,
+            scheduler_config=model.scheduler_config | trained,
         )
         return said.rounded(self.quantisation)
 
