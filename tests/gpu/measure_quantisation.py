@@ -23,7 +23,7 @@ from torch import nn
 
 from rockiln.domain.quantisation import QUANTISED_TYPES
 from rockiln.engine.latents_file import read_latents
-from rockiln.registry.gguf_weights import rounded_at_load
+from rockiln.registry.quantised_weights import rounded_at_load
 from rockiln.worker import protocol
 from support.engine_harness import EngineHarness, read_profile
 from support.parameters import parameters

@@ -7,16 +7,26 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image
 
-from support.gguf_transformer import write_gguf
 from support.service import Service
 from support.single_file import write_checkpoint
 from support.tiny_flow import make_tiny_flux
+from support.transformer_file import write_gguf, write_safetensors
 
 ASKED = {"prompt": "a red boat", "seed": 5}
+SIZE = {"width": 64, "height": 64}
+
+
+def _drawn(service: Service, asked: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    drawn = service.post(json=asked)
+    assert drawn.status_code == 200, drawn.text
+    return np.asarray(Image.open(io.BytesIO(drawn.content)))
 
 
 def test_a_file_is_listed_drawn_with_and_can_be_removed(
@@ -38,11 +48,7 @@ def test_a_file_is_listed_drawn_with_and_can_be_removed(
     shown = service.command("models", "show", "boats_v1", "--url", service.url).stdout
     assert "configs: lender" in shown
 
-    pixels = []
-    for model in ("tiny", "boats_v1"):
-        drawn = service.post(json=ASKED | {"model": model})
-        assert drawn.status_code == 200, drawn.text
-        pixels.append(np.asarray(Image.open(io.BytesIO(drawn.content))))
+    pixels = [_drawn(service, ASKED | {"model": model}) for model in ("tiny", "boats_v1")]
     assert np.array_equal(pixels[0], pixels[1])
     refused = service.post(json=ASKED | {"model": "old"})
     assert "can run code" in refused.json()["detail"]
@@ -51,7 +57,7 @@ def test_a_file_is_listed_drawn_with_and_can_be_removed(
     assert (removed.status_code, removed.json()["task"]["kind"]) == (202, "remove")
 
 
-def test_a_gguf_transformer_draws_beside_its_folder_and_says_what_is_lost(
+def test_transformers_in_one_file_draw_beside_their_folder_and_say_what_is_lost(
     new_service: Callable[..., Service],
 ) -> None:
     service = new_service()
@@ -62,13 +68,19 @@ def test_a_gguf_transformer_draws_beside_its_folder_and_says_what_is_lost(
     (own / "flux" / "rockiln.json").write_text(json.dumps(said))
     write_gguf(own / "flux", own / "flux-q4_0.gguf", "Q4_0")
     (own / "torn.gguf").write_bytes((own / "flux-q4_0.gguf").read_bytes()[:-64])
+    write_safetensors(own / "flux", own / "flux-f32.safetensors", prefix="model.diffusion_model.")
+    write_safetensors(own / "flux", own / "flux-f8.safetensors", torch.float8_e4m3fn)
     found = {each["id"]: each for each in service.get("/models").json()["models"]}
+    assert found["flux-f8"]["quantisation"]["transformer"]["kind"] == "f8_e4m3"
+    assert found["flux-f32"]["configs"] == "flux"
+    pixels = [_drawn(service, ASKED | {"model": name, **SIZE}) for name in ("flux", "flux-f32")]
+    assert np.array_equal(pixels[0], pixels[1])
     held = found["flux-q4_0"]["quantisation"]
     assert {part: (each["kind"], each["exact"]) for part, each in held.items()} == {
         "transformer": ("q4_0", False), "text_encoder_2": ("q8_0", False),
     }  # fmt: skip
     assert (found["torn"]["state"], "truncated" in found["torn"]["reason"]) == ("broken", True)
-    asked = ASKED | {"model": "flux-q4_0", "width": 64, "height": 64}
+    asked = ASKED | {"model": "flux-q4_0", **SIZE}
     drawn = service.post(json=asked)
     assert drawn.status_code == 200, drawn.text
     text = Image.open(io.BytesIO(drawn.content)).info["parameters"]

@@ -12,7 +12,7 @@ from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import Plan, admit, plan
 from rockiln.domain.quantisation import QuantisedWeights
 from rockiln.domain.residency import held_by
-from rockiln.registry.gguf_weights import quantisable_parts
+from rockiln.registry.quantised_weights import quantisable_parts
 from rockiln.registry.transformer_names import diffusers_shapes, transformer_tensors
 from support.known_models import CONFIGS, known_profile
 from support.parameters import parameters

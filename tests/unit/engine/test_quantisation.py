@@ -28,7 +28,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.quantisation import QUANTISED_TYPES, TENSOR_TYPES
+from rockiln.domain.quantisation import FLOAT8, QUANTISED_TYPES, TENSOR_TYPES
 from rockiln.domain.request import LoraUse
 from rockiln.engine.families import FAMILIES
 from rockiln.engine.picture_file import read_parameters_text, read_record
@@ -37,10 +37,10 @@ from rockiln.registry import load_catalogue
 from rockiln.registry.loras import find_loras
 from rockiln.registry.transformer_names import diffusers_shapes, transformer_tensors
 from support.engine_harness import EngineHarness, largest_difference
-from support.gguf_transformer import quantise, random_blocks, write_gguf
 from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
+from support.transformer_file import quantise, random_blocks, write_gguf, write_safetensors
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ FLOW: dict[str, tuple[Callable[..., Path], Any, str]] = {
     "sd3": (make_tiny_sd3, StableDiffusion3Pipeline, "text_encoder_3"),
 }
 # Of 255 against float32, mean and largest, of these small random models.
-BOUNDS = {"q8_0": (0.2, 4), "q4_0": (3.0, 40)}
+BOUNDS = {"q8_0": (0.2, 4), "q4_0": (3.0, 40), "f8_e4m3": (2.0, 20)}
 
 
 def round_parts(folder: Path, *names: str) -> None:
@@ -61,14 +61,15 @@ def round_parts(folder: Path, *names: str) -> None:
 
 @pytest.fixture(scope="module", params=FLOW)
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``exact``; ``rounded``, its transformer and T5 at load; a ``.gguf`` of it in each kind."""
+    """``exact``; ``rounded``, its transformer and T5 at load; a file of it in each kind."""
     root: Path = tmp_path_factory.mktemp(f"models-{request.param}")
     make, _, t5 = FLOW[request.param]
     make(root / "exact", inner=96)
     shutil.copytree(root / "exact", root / "rounded")
     round_parts(root / "rounded", "transformer", t5)
-    for kind in BOUNDS:
+    for kind in ("q8_0", "q4_0"):
         write_gguf(root / "exact", root / f"{kind}.gguf", kind.upper())
+    write_safetensors(root / "exact", root / "f8_e4m3.safetensors", torch.float8_e4m3fn)
     return root
 
 
@@ -85,6 +86,13 @@ def reference_of(models: Path, kind: str | None) -> Reference:
     reference = Reference(FLOW[profile.family][1], models / "exact")
     for part in (reference.pipeline.vae, reference.pipeline.transformer):
         part.to(memory_format=torch.channels_last)
+    if kind == "f8_e4m3":
+        for tensor in [
+            *reference.pipeline.transformer.parameters(),
+            *reference.pipeline.transformer.buffers(),
+        ]:
+            tensor.data = tensor.data.to(torch.float8_e4m3fn).float()
+        return reference
     layers = [each for each in reference.pipeline.transformer.modules() if type(each) is nn.Linear]
     for layer in layers if kind else ():
         number = GGMLQuantizationType[str(kind).upper()]
@@ -96,7 +104,7 @@ def reference_of(models: Path, kind: str | None) -> Reference:
 
 
 @pytest.mark.parametrize("kind", BOUNDS)
-def test_a_gguf_picture_is_that_of_diffusers_and_near_the_exact_one(
+def test_a_picture_from_few_bits_is_that_of_diffusers_and_near_the_exact_one(
     harness: EngineHarness, models: Path, profiles: dict[str, ModelProfile], kind: str
 ) -> None:
     (expected,) = reference_of(models, kind).draw(ASKED)
@@ -131,7 +139,12 @@ def test_rounded_at_load_is_near_the_exact_picture_and_says_so(
 
 @pytest.mark.parametrize(
     ("name", "placement"),
-    [("rounded", "model_offload"), ("q4_0", "group_offload"), ("rounded", "sequential_offload")],
+    [
+        ("rounded", "model_offload"),
+        ("q4_0", "group_offload"),
+        ("f8_e4m3", "group_offload"),
+        ("rounded", "sequential_offload"),
+    ],
 )
 def test_offloading_moves_the_same_bits(
     harness: EngineHarness, profiles: dict[str, ModelProfile], name: str, placement: str
@@ -169,8 +182,13 @@ def test_planned_bytes_are_those_of_the_loaded_parts(
     )
 
 
+@pytest.mark.parametrize("kind", ["q8_0", "f8_e4m3"])
 def test_a_lora_on_rounded_layers_is_computed_beside_them(
-    harness: EngineHarness, models: Path, profiles: dict[str, ModelProfile], tmp_path: Path
+    harness: EngineHarness,
+    models: Path,
+    profiles: dict[str, ModelProfile],
+    tmp_path: Path,
+    kind: str,
 ) -> None:
     """Near what the reference draws with the LoRA in its exact weights; gone when it is gone."""
     layer, (out, inner) = "transformer_blocks.0.attn.to_q", (32, 32)
@@ -181,10 +199,10 @@ def test_a_lora_on_rounded_layers_is_computed_beside_them(
     save_file(tensors, tmp_path / "loras" / "ink.safetensors")
     files = find_loras([tmp_path], [LoraUse("ink", 0.5)])
     asked = replace(ASKED, loras=(LoraUse("ink", 0.5),))
-    (before,) = harness.run(ASKED, profiles["q8_0"])
-    (made,) = harness.run(asked, profiles["q8_0"], lora_files=files)
-    (after,) = harness.run(ASKED, profiles["q8_0"])
-    reference = reference_of(models, None)
+    (before,) = harness.run(ASKED, profiles[kind])
+    (made,) = harness.run(asked, profiles[kind], lora_files=files)
+    (after,) = harness.run(ASKED, profiles[kind])
+    reference = reference_of(models, kind if kind == "f8_e4m3" else None)
     reference.pipeline.transformer.get_submodule(layer).weight.data += 0.5 * (up @ down)
     (expected,) = reference.draw(ASKED)
     assert largest_difference(harness.pixels(made), expected) <= BOUNDS["q8_0"][1]
@@ -235,6 +253,13 @@ def test_a_type_comes_back_as_the_gguf_package_reads_it(number: int) -> None:
     if kind.weight_error is not None:
         error = (expected - weights).square().mean().sqrt() / weights.square().mean().sqrt()
         assert float(error) == pytest.approx(kind.weight_error, rel=0.03)
+
+
+def test_the_error_of_fp8_is_that_of_the_table() -> None:
+    weights = weights_like((64, 2048))
+    error = weights.to(torch.float8_e4m3fn).float() - weights
+    found = error.square().mean().sqrt() / weights.square().mean().sqrt()
+    assert float(found) == pytest.approx(FLOAT8.weight_error, rel=0.03)
 
 
 def test_rounding_at_load_is_that_of_the_gguf_package() -> None:

@@ -21,8 +21,8 @@ from rockiln.domain.errors import RockilnError
 from rockiln.engine.families.flux import FAMILY
 from rockiln.registry import load_catalogue
 from rockiln.registry.revision import revision, signature_of
-from support.gguf_transformer import WEIGHTS, write_gguf
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
+from support.transformer_file import WEIGHTS, write_gguf
 from unit.registry.test_hostile_models import link, pickled, script, zipped
 
 Spoil = Callable[[Path, Path], object]

@@ -10,7 +10,7 @@ import pytest
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.registry.gguf_file import HEADER_MAX_BYTES
-from rockiln.registry.weights import read_weights_file
+from rockiln.registry.safetensors_file import read_weights_file
 
 
 def write(path: Path, header: Any, data: bytes = b"", *, length: int | None = None) -> Path:

@@ -36,7 +36,7 @@ class Sides(BaseModel):
 class Quantisation(BaseModel):
     """How the weights of one part are held in few bits."""
 
-    kind: str = Field(description="GGUF's name of the type that most of them have.")
+    kind: str = Field(description="Type that most of them have: GGUF's name, or f8_e4m3.")
     exact: Literal[False] = Field(description="Pictures differ from those of the full weights.")
     weight_error: float | None = Field(
         description="Root mean square error of a weight, relative to the weights', measured on "

@@ -1,4 +1,4 @@
-"""Weights held in few bits: the tensor types of GGUF, and what each costs. Pure.
+"""Weights held in few bits: the tensor types of GGUF and fp8, and what each costs. Pure.
 
 Numbers and names are those of ggml (``gguf.GGML_QUANT_SIZES``; a test compares). A layer's weights
 are brought back to the dtype of the work right before its forward, so any device can use them.
@@ -6,6 +6,7 @@ are brought back to the dtype of the work right before its forward, so any devic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +23,7 @@ class TensorType:
     """One type.
 
     Attributes:
-        number: in the file.
+        number: in a GGUF file; -1 where none has it.
         block, block_bytes: so many numbers take so many bytes.
         weight_error: root mean square of what a weight is off, relative to that of the weights;
             measured on normal ones (``service/docs/memory.md``). None: no tool here writes it.
@@ -69,7 +70,30 @@ QUANTISED_TYPES = {
     )
 }
 TENSOR_TYPES = PLAIN_TYPES | QUANTISED_TYPES
-TYPE_BY_NAME = {each.name: each for each in TENSOR_TYPES.values()}
+# Of safetensors, under their name for it: 4 bits of exponent, 3 of fraction, no scale.
+FLOAT8 = TensorType("f8_e4m3", -1, 1, 1, weight_error=0.029)
+TYPE_BY_NAME = {each.name: each for each in (*TENSOR_TYPES.values(), FLOAT8)}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file. ``offset`` is from its start; the slowest dimension comes first."""
+
+    shape: tuple[int, ...]
+    type: TensorType
+    offset: int
+
+    @property
+    def numbers(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def held_bytes(self) -> int:
+        return self.type.bytes_of(self.numbers)
+
+    @property
+    def quantised(self) -> bool:
+        return self.type.number not in PLAIN_TYPES
 
 
 @dataclass(frozen=True)

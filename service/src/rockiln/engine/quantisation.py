@@ -1,4 +1,6 @@
-"""Layers whose weights are held in few bits, by diffusers' own layer for GGUF.
+"""Transformers in one file, and layers whose weights are held in few bits.
+
+The layers are diffusers' own for GGUF.
 
 Its weights come back to the dtype of the work right before each forward, in plain torch: no kernel
 of any vendor is needed. diffusers' loader for such files wants the accelerate package, which is not
@@ -18,10 +20,10 @@ import torch
 from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantize_gguf_tensor
 from torch import nn
 
-from rockiln.domain.quantisation import AT_LOAD, TYPE_BY_NAME, TensorType
-from rockiln.registry.gguf_file import GgufTensor
-from rockiln.registry.gguf_weights import gguf_tensors, rounded_at_load
+from rockiln.domain.quantisation import AT_LOAD, FLOAT8, TYPE_BY_NAME, StoredTensor, TensorType
 from rockiln.registry.json_file import read_json
+from rockiln.registry.quantised_weights import rounded_at_load
+from rockiln.registry.transformer_file import stored_transformer
 from rockiln.registry.transformer_names import transformer_tensors
 
 _PLAIN = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -42,10 +44,19 @@ class QuantisedLinear(GGUFLinear):  # type: ignore[misc] # diffusers has no type
         return output
 
 
+class Float8Linear(QuantisedLinear):
+    """Likewise, of fp8 without a scale."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        dtype = self.compute_dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return nn.functional.linear(inputs.to(dtype), _from_float8(self.weight, dtype), bias)
+
+
 def layer_shape(layer: nn.Module) -> tuple[int, ...]:
     """Of the numbers that a layer's weights stand for."""
     weight: Any = layer.weight
-    return tuple(weight.quant_shape if isinstance(layer, QuantisedLinear) else weight.shape)
+    return tuple(weight.quant_shape if isinstance(weight, GGUFParameter) else weight.shape)
 
 
 def round_module(module: nn.Module) -> nn.Module:
@@ -79,7 +90,7 @@ def round_to_q8(weight: torch.Tensor) -> torch.Tensor:
     return held.reshape(weight.shape[0], -1)
 
 
-def read_gguf(
+def read_transformer(
     kind: Any, path: Path, folder: Path, family: str, dtype: torch.dtype
 ) -> tuple[Any, dict[str, Any]]:
     """An instance of ``kind`` with the config in ``folder``, and which weights it lacks.
@@ -87,13 +98,13 @@ def read_gguf(
     Raises:
         BrokenModelError: the file is unsound or of another shape.
     """
-    held = gguf_tensors(path, folder, family)
+    held = stored_transformer(path, folder, family)
     with torch.device("meta"):
         module = kind.from_config(kind.load_config(folder, local_files_only=True))
     content = np.memmap(path, mode="c")
     layers = dict(_linear_layers(module))
     state: dict[str, torch.Tensor] = {}
-    bytes_of: dict[str, GGUFParameter] = {}
+    bytes_of: dict[str, nn.Parameter] = {}
     for named in transformer_tensors(read_json(folder / "config.json"), family):
         tensor = held[named.original]
         rows = _rows(content, tensor, named.shape)
@@ -107,6 +118,8 @@ def read_gguf(
             layer = name.removesuffix(".weight")
             if tensor.quantised and layer in layers:
                 bytes_of[layer] = _parameter(part.clone(), tensor.type)
+            elif tensor.type is FLOAT8:
+                state[name] = _from_float8(part, dtype)
             elif tensor.quantised:
                 state[name] = dequantize_gguf_tensor(_parameter(part, tensor.type)).to(dtype)
             else:
@@ -118,9 +131,11 @@ def read_gguf(
     return module, {"missing_keys": sorted(missing), "mismatched_keys": ()}
 
 
-def _rows(content: Any, tensor: GgufTensor, shape: tuple[int, ...]) -> torch.Tensor:
+def _rows(content: Any, tensor: StoredTensor, shape: tuple[int, ...]) -> torch.Tensor:
     """[rows, …] as in the file: numbers, or bytes where they are quantised."""
     held = torch.from_numpy(content[tensor.offset : tensor.offset + tensor.held_bytes])
+    if tensor.type is FLOAT8:
+        return held.view(torch.int8).reshape(shape)
     if tensor.quantised:
         return held.view(torch.int8).reshape(shape[0], -1)
     return held.view(_PLAIN[tensor.type.name]).reshape(shape)
@@ -130,15 +145,23 @@ def _linear_layers(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
 
 
-def _parameter(held: torch.Tensor, kind: TensorType) -> GGUFParameter:
-    return GGUFParameter(held, quant_type=gguf.GGMLQuantizationType(kind.number))
+def _from_float8(held: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return held.view(torch.float8_e4m3fn).to(dtype)
 
 
-def _hold(module: nn.Module, name: str, weight: GGUFParameter, dtype: torch.dtype) -> None:
+def _parameter(held: torch.Tensor, kind: TensorType) -> nn.Parameter:
+    if kind is FLOAT8:
+        return nn.Parameter(held, requires_grad=False)
+    made: nn.Parameter = GGUFParameter(held, quant_type=gguf.GGMLQuantizationType(kind.number))
+    return made
+
+
+def _hold(module: nn.Module, name: str, weight: nn.Parameter, dtype: torch.dtype) -> None:
     """Puts a layer of bytes in the place of a plain one; it computes in ``dtype``."""
     plain = module.get_submodule(name)
+    made = QuantisedLinear if isinstance(weight, GGUFParameter) else Float8Linear
     with torch.device("meta"):
-        layer = QuantisedLinear(
+        layer = made(
             plain.in_features, plain.out_features, plain.bias is not None, compute_dtype=dtype
         )
     layer.weight, layer.bias = weight, plain.bias

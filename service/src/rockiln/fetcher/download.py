@@ -12,12 +12,13 @@ from rockiln.domain.errors import BrokenModelError, RockilnError
 from rockiln.fetcher.hub import Hub, HubError, HubFile, Listing
 from rockiln.fetcher.transfer import Transfer
 from rockiln.registry.catalogue import load_catalogue
-from rockiln.registry.checkpoint import SUFFIX, read_checkpoint
+from rockiln.registry.checkpoint import read_checkpoint
 from rockiln.registry.folder import read_model_folder
 from rockiln.registry.known_models import KnownModel
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.manifest import MANIFEST_NAME
 from rockiln.registry.model_files import files_of_model
+from rockiln.registry.safetensors_file import SUFFIX
 from rockiln.store.artefacts import make_folder, sync_folder, write_durably
 from rockiln.store.model_tasks import ModelLock
 

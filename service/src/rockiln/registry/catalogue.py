@@ -10,12 +10,12 @@ from pathlib import Path
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.registry.checkpoint import checkpoint_files, read_checkpoint
+from rockiln.registry.file_gate import check_file
 from rockiln.registry.folder import INDEX_NAME, read_model_folder
 from rockiln.registry.gguf_file import SUFFIX as GGUF_SUFFIX
-from rockiln.registry.gguf_models import read_gguf_model
 from rockiln.registry.hub_cache import cached_models
-
-_READERS = {GGUF_SUFFIX: read_gguf_model}
+from rockiln.registry.transformer_file import transformer_family
+from rockiln.registry.transformer_models import read_transformer_model
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,7 @@ def load_catalogue(
     if hub_cache is not None:
         found += [(cached.id, cached.read) for cached in cached_models(hub_cache)]
     found += [
-        (
-            path.stem,
-            partial(_READERS.get(path.suffix, read_checkpoint), path, root, models.values()),
-        )
+        (path.stem, partial(_read_file, path, root, models.values()))
         for root in roots
         for path in checkpoint_files(root)
     ]
@@ -84,6 +81,13 @@ def load_catalogue(
     if not quantisation_allowed:
         models = {name: replace(model, quantisable={}) for name, model in models.items()}
     return Catalogue(models, broken)
+
+
+def _read_file(path: Path, root: Path, models: Iterable[ModelProfile]) -> ModelProfile:
+    check_file(path, root)
+    if path.suffix == GGUF_SUFFIX or transformer_family(path) is not None:
+        return read_transformer_model(path, root, models)
+    return read_checkpoint(path, root, models)
 
 
 def _model_folders(root: Path) -> list[Path]:

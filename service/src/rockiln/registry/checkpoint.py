@@ -20,18 +20,18 @@ from rockiln.registry import gguf_file
 from rockiln.registry.checkpoint_names import PREFIXES, Shape, original_shapes
 from rockiln.registry.file_gate import PICKLE_SUFFIXES, check_file, check_files
 from rockiln.registry.folder import architecture_in
-from rockiln.registry.gguf_weights import quantisable_parts
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.manifest import MANIFEST_NAME, profile_of, read_manifest
-from rockiln.registry.weights import (
+from rockiln.registry.quantised_weights import quantisable_parts
+from rockiln.registry.safetensors_file import (
+    SUFFIX,
     WEIGHT_DTYPES,
     WeightsFile,
-    component_shapes,
     read_weights_file,
 )
+from rockiln.registry.weights import component_shapes
 
-SUFFIX = ".safetensors"
 CONFIGS_FOLDER = Path(__file__).with_name("checkpoint_configs")
 SHIPPED = tuple(CONFIGS_FOLDER / family for family in PREFIXES)
 SHAPES_NAME = "shapes.json"
@@ -54,8 +54,8 @@ _OTHER_KINDS = (
     (r"lora_(unet|te\d?|transformer)_.+|.+\.lora_(down|up|A|B)\.weight", "a LoRA: into loras/"),
     (r"emb_params|clip_[lg]|string_to_param\..+", "a textual inversion: into embeddings/"),
     (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet: see controlnets/"),
-    (r"(.+\.)?double_blocks\..+", "FLUX.1's transformer; this family is read from folders"),
-    (r"(.+\.)?joint_blocks\..+", "Stable Diffusion 3; this family is read from folders"),
+    (r"(.+\.)?double_blocks\..+", "something of FLUX.1 that is no transformer of it"),
+    (r"(.+\.)?joint_blocks\..+", "something of Stable Diffusion 3 that is no transformer of it"),
     (r"edm_vpred\..+", "made for EDM's v-prediction, which no scheduler here is"),
     (r"conditioner\.embedders\.0\.model\..+", "SDXL's refiner, not a model of its own"),
     (r"cond_stage_model\.model\..+", "Stable Diffusion 2; this family is read from folders"),

@@ -16,7 +16,7 @@ from rockiln.domain.model import ModelProfile
 from rockiln.registry.addons import addon_files, find_addons
 from rockiln.registry.file_gate import check_file
 from rockiln.registry.loras import layers_of
-from rockiln.registry.weights import read_weights_file
+from rockiln.registry.safetensors_file import read_weights_file
 
 EMBEDDINGS_FOLDER = "embeddings"
 VECTORS_MAX = 75  # what a window of CLIP has room for

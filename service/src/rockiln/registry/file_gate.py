@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.registry.gguf_file import SUFFIX, read_gguf_file
-from rockiln.registry.weights import read_weights_file_of
+from rockiln.registry.safetensors_file import read_weights_file_of
 
 _ACCEPTED_SUFFIXES = {".safetensors", ".gguf", ".json", ".txt", ".md", ".model"}
 # Inert company of a model card.

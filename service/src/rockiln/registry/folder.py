@@ -13,10 +13,10 @@ from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.architecture import architecture_of
 from rockiln.registry.config_gate import check_config
 from rockiln.registry.file_gate import check_files
-from rockiln.registry.gguf_weights import quantisable_parts
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FAMILY_BY_PIPELINE, FamilyLayout
 from rockiln.registry.manifest import MANIFEST_NAME, profile_of, read_manifest
+from rockiln.registry.quantised_weights import quantisable_parts
 from rockiln.registry.weights import component_shapes, component_weights
 
 INDEX_NAME = "model_index.json"
@@ -58,7 +58,7 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
             {
                 name: shapes
                 for name, shapes in component_shapes(folder, layout).items()
-                if weights[name].gguf is None
+                if weights[name].quantised is None
             }
         ),
     )

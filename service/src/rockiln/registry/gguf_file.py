@@ -6,14 +6,12 @@ tensors by what stands here, so that no second reader of a hostile header is at 
 
 from __future__ import annotations
 
-import math
 import mmap
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.quantisation import PLAIN_TYPES, TENSOR_TYPES, TensorType
+from rockiln.domain.quantisation import TENSOR_TYPES, StoredTensor, TensorType
 
 SUFFIX = ".gguf"
 # Of any file of weights.
@@ -30,28 +28,7 @@ _STRING, _ARRAY, _UINT32 = 8, 9, 4
 _VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
-@dataclass(frozen=True)
-class GgufTensor:
-    """One tensor. ``offset`` is from the file's start; the slowest dimension comes first."""
-
-    shape: tuple[int, ...]
-    type: TensorType
-    offset: int
-
-    @property
-    def numbers(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def held_bytes(self) -> int:
-        return self.type.bytes_of(self.numbers)
-
-    @property
-    def quantised(self) -> bool:
-        return self.type.number not in PLAIN_TYPES
-
-
-def read_gguf_file(path: Path) -> dict[str, GgufTensor]:
+def read_gguf_file(path: Path) -> dict[str, StoredTensor]:
     """Name → tensor, of a file whose header and length agree; no tensor is read.
 
     Raises:
@@ -80,7 +57,7 @@ class _Header:
         self._content = content
         self._place = len(_MAGIC)
 
-    def read(self, file_bytes: int) -> dict[str, GgufTensor]:
+    def read(self, file_bytes: int) -> dict[str, StoredTensor]:
         version = self._number("<I")
         if version not in _VERSIONS:
             raise ValueError(f"version {version} is not read")
@@ -99,7 +76,7 @@ class _Header:
         entries = [self._tensor() for _ in range(tensors)]
         start = _up(self._place, alignment)
         found = {
-            name: GgufTensor(shape, kind, start + offset) for name, shape, kind, offset in entries
+            name: StoredTensor(shape, kind, start + offset) for name, shape, kind, offset in entries
         }
         if len(found) != tensors or not tensors:
             raise ValueError("a name stands twice, or there is none")
@@ -158,7 +135,7 @@ class _Header:
 
 
 def _check_places(
-    tensors: dict[str, GgufTensor], start: int, alignment: int, file_bytes: int
+    tensors: dict[str, StoredTensor], start: int, alignment: int, file_bytes: int
 ) -> None:
     """Raises ValueError where tensors overlap, leave a hole, or are not what the file holds."""
     place = start

@@ -18,7 +18,8 @@ from rockiln.registry.addons import addon_files, find_addons
 from rockiln.registry.checkpoint import configs_shapes
 from rockiln.registry.file_gate import check_file
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import component_shapes, read_weights_file
+from rockiln.registry.safetensors_file import read_weights_file
+from rockiln.registry.weights import component_shapes
 
 LORAS_FOLDER = "loras"
 Shape = tuple[int, ...]

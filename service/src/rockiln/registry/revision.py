@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rockiln.domain.model import ModelProfile
 from rockiln.registry.manifest import MANIFEST_NAME
+from rockiln.registry.transformer_file import COMPONENT
 from rockiln.store.artefacts import write_durably
 
-_DECIDING_SUFFIXES = {".safetensors", ".gguf", ".json", ".txt", ".model"}
+_WEIGHTS_SUFFIXES = {".safetensors", ".gguf"}
+_DECIDING_SUFFIXES = _WEIGHTS_SUFFIXES | {".json", ".txt", ".model"}
 
 
 def signature(model: Path, configs: Path | None = None) -> str:
@@ -18,7 +20,7 @@ def signature(model: Path, configs: Path | None = None) -> str:
 
     Args:
         model: a folder, or a single file.
-        configs: the folder that lends a single file its configs.
+        configs: the folder that lends a single file its configs, or a transformer all the rest.
     """
     facts = []
     for name, path in _deciding_files(model, configs):
@@ -60,7 +62,13 @@ def _deciding_files(model: Path, configs: Path | None) -> list[tuple[Path, Path]
     """Names that tell the files apart, and the files."""
     if configs is None:
         return _files_in(model, _DECIDING_SUFFIXES)
-    lent = _files_in(configs, _DECIDING_SUFFIXES - {model.suffix})
+    own = configs / COMPONENT
+    lent = [
+        (name, path)
+        for name, path in _files_in(configs, _DECIDING_SUFFIXES)
+        # A whole checkpoint has all weights, a transformer file those of that part.
+        if path.suffix not in _WEIGHTS_SUFFIXES or (own.is_dir() and own not in path.parents)
+    ]
     return [(Path(model.suffix), model), *lent]
 
 

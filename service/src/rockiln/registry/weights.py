@@ -1,100 +1,21 @@
-"""What ``.safetensors`` files hold, read from their headers alone."""
+"""The weights of a component: which files they are, and what those hold by their headers."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.quantisation import QuantisedWeights
-from rockiln.registry import gguf_weights
-from rockiln.registry.gguf_file import HEADER_MAX_BYTES
 from rockiln.registry.gguf_file import SUFFIX as GGUF_SUFFIX
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FamilyLayout
+from rockiln.registry.quantised_weights import held_quantised
+from rockiln.registry.safetensors_file import read_weights_file_of
+from rockiln.registry.transformer_file import COMPONENT, stored_transformer
 from rockiln.registry.transformer_names import diffusers_shapes, transformer_tensors
-
-_LENGTH_BYTES = 8
-_ITEM_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8,
-    "F32": 4, "I32": 4, "U32": 4,
-    "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-WEIGHT_DTYPES = {"F64", "F32", "F16", "BF16"}
-_COUNTS = ("position_ids", "num_batches_tracked")  # whole numbers by their nature
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """What a header says.
-
-    Attributes:
-        file_bytes: on disk.
-        parameters: the count of numbers in all tensors.
-        foreign_dtypes: of weights that are not floating point; tables of positions may be.
-        shapes, dtypes: of each tensor, by name.
-    """
-
-    path: Path
-    file_bytes: int
-    parameters: int
-    foreign_dtypes: tuple[str, ...] = ()
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    dtypes: dict[str, str] = field(default_factory=dict)
-
-    def tensor_bytes(self, name: str) -> int:
-        """Of one tensor, in the file."""
-        return math.prod(self.shapes[name]) * _ITEM_BYTES[self.dtypes[name]]
-
-
-def read_weights_file(path: Path) -> WeightsFile:
-    """Checks that header and file agree; reads no tensor.
-
-    Raises:
-        BrokenModelError: truncated, not safetensors, or a header over HEADER_MAX_BYTES.
-    """
-    file_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if header_bytes > HEADER_MAX_BYTES:
-            raise BrokenModelError(f"{path.name}: header over {HEADER_MAX_BYTES} bytes")
-        header = file.read(header_bytes)
-    if file_bytes < _LENGTH_BYTES or len(header) != header_bytes:
-        raise BrokenModelError(f"{path.name} is truncated: its header is not all there")
-    try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        spans = [_span(entry) for entry in entries.values()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BrokenModelError(f"{path.name} is not a safetensors file: {error}") from error
-    expected_bytes = _LENGTH_BYTES + header_bytes + _data_bytes(path.name, spans)
-    if file_bytes != expected_bytes:
-        raise BrokenModelError(
-            f"{path.name} is truncated or padded: {file_bytes} bytes, its header says "
-            f"{expected_bytes}"
-        )
-    foreign = {
-        entry["dtype"]
-        for tensor, entry in entries.items()
-        if entry["dtype"] not in WEIGHT_DTYPES and not tensor.endswith(_COUNTS)
-    }
-    parameters = sum(count for _, _, count in spans)
-    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-    dtypes = {name: entry["dtype"] for name, entry in entries.items()}
-    return WeightsFile(path, file_bytes, parameters, tuple(sorted(foreign)), shapes, dtypes)
-
-
-def read_weights_file_of(place: str, path: Path) -> WeightsFile:
-    """``read_weights_file`` whose complaints name the folder too."""
-    try:
-        return read_weights_file(path)
-    except BrokenModelError as error:
-        raise BrokenModelError(f"{place}/{error.detail}") from error
 
 
 @dataclass(frozen=True)
@@ -104,9 +25,9 @@ class ComponentWeights:
     Attributes:
         parameters: numbers that stay in memory.
         variant: as in the files' names, such as "fp16"; None for full precision.
-        gguf: the file, where it is one of GGUF.
-        family: whose names that one has.
-        quantised: of what that one holds in few bits.
+        file: where it is one file under the original names.
+        family: whose names those are.
+        quantised: of what that file holds in few bits.
         rounded: its matrices are rounded at load.
     """
 
@@ -114,7 +35,7 @@ class ComponentWeights:
     variant: str | None
     file_bytes: int
     parameters: int
-    gguf: Path | None = None
+    file: Path | None = None
     family: str = ""
     quantised: QuantisedWeights | None = None
     rounded: bool = False
@@ -132,21 +53,21 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, Component
     }
 
 
-def gguf_component(path: Path, folder: Path, family: str) -> ComponentWeights:
+def transformer_component(path: Path, folder: Path, family: str) -> ComponentWeights:
     """A transformer in one file, for the config in ``folder``.
 
     Raises:
         BrokenModelError: the file is unsound or of another shape.
     """
-    tensors = gguf_weights.gguf_tensors(path, folder, family).values()
+    tensors = stored_transformer(path, folder, family).values()
     return ComponentWeights(
         folder,
         None,
-        path.stat().st_size,
+        sum(tensor.held_bytes for tensor in tensors),
         sum(tensor.numbers for tensor in tensors),
-        gguf=path,
+        file=path,
         family=family,
-        quantised=gguf_weights.held_quantised(tensors),
+        quantised=held_quantised(tensors),
     )
 
 
@@ -206,9 +127,9 @@ def weights_in(
             )
     gguf = _gguf_file(folder)
     if gguf is not None:
-        if folder.name != gguf_weights.COMPONENT:
+        if folder.name != COMPONENT:
             raise BrokenModelError(f"{folder.name}/{gguf.name}: GGUF is read for transformers only")
-        return gguf_component(gguf, folder, family)
+        return transformer_component(gguf, folder, family)
     raise BrokenModelError(f"{folder.name}/{stem}.safetensors is missing")
 
 
@@ -253,25 +174,3 @@ def _shards(folder: Path, index_name: str, stem: str) -> list[str]:
         if not (folder / name).is_file():
             raise BrokenModelError(f"{folder.name}/{name} is missing")
     return names
-
-
-def _span(entry: dict[str, Any]) -> tuple[int, int, int]:
-    """Start and end of a tensor's bytes, and how many numbers they are."""
-    start, end = entry["data_offsets"]
-    shape = entry["shape"]
-    if any(type(number) is not int or number < 0 for number in (start, end, *shape)):
-        raise ValueError("a shape or an offset is no count")
-    count = math.prod(shape)
-    if end - start != count * _ITEM_BYTES[entry["dtype"]]:
-        raise ValueError(f"shape {shape} does not fit offsets {start} to {end}")
-    return start, end, count
-
-
-def _data_bytes(name: str, spans: list[tuple[int, int, int]]) -> int:
-    """Length of the data part. Raises BrokenModelError where tensors overlap or leave holes."""
-    position = 0
-    for start, end, _ in sorted(spans):
-        if start != position:
-            raise BrokenModelError(f"{name}: tensors overlap or leave a hole at byte {position}")
-        position = end
-    return position

@@ -14,12 +14,12 @@ from transformers import CLIPTokenizer, PreTrainedModel, Qwen2Tokenizer, T5Token
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.conversion import read_converted, shipped_clip_tokenizer
-from rockiln.engine.quantisation import read_gguf, round_module
+from rockiln.engine.quantisation import read_transformer, round_module
 from rockiln.registry.checkpoint import CheckpointWeights, checkpoint_weights
-from rockiln.registry.gguf_file import SUFFIX as GGUF_SUFFIX
-from rockiln.registry.gguf_weights import COMPONENT as GGUF_COMPONENT
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.weights import ComponentWeights, component_weights, gguf_component
+from rockiln.registry.transformer_file import COMPONENT
+from rockiln.registry.transformer_names import FAMILIES
+from rockiln.registry.weights import ComponentWeights, component_weights, transformer_component
 
 Weights = ComponentWeights | CheckpointWeights
 
@@ -30,29 +30,29 @@ def model_weights(
     """The weights of each component: of the folder itself, or of a file that has its shape.
 
     Args:
-        checkpoint: a file with all of them, or with a transformer's alone (GGUF).
-        quantisation: component → kind; what no GGUF file holds is rounded at load.
+        checkpoint: a file with all of them, or a transformer's.
+        quantisation: component → kind; what no file holds so is rounded at load.
 
     Raises:
         BrokenModelError: a component has none, or a file is not sound.
     """
     found: dict[str, Weights] = {}
-    if checkpoint is None or checkpoint.suffix == GGUF_SUFFIX:
+    if checkpoint is None or family in FAMILIES:
         found.update(component_weights(folder, LAYOUTS[family]))
     else:
         found.update(checkpoint_weights(checkpoint, folder, family))
-    if checkpoint is not None and checkpoint.suffix == GGUF_SUFFIX:
-        found[GGUF_COMPONENT] = gguf_component(checkpoint, folder / GGUF_COMPONENT, family)
+    if checkpoint is not None and family in FAMILIES:
+        found[COMPONENT] = transformer_component(checkpoint, folder / COMPONENT, family)
     return {
         # A kind may also be that of a file which holds it so.
-        name: replace(weights, rounded=name in quantisation and not _is_gguf(weights))
+        name: replace(weights, rounded=name in quantisation and not _in_few_bits(weights))
         for name, weights in found.items()
     }
 
 
-def _is_gguf(weights: Weights) -> bool:
-    """Whether its numbers are in few bits as they come."""
-    return isinstance(weights, ComponentWeights) and weights.gguf is not None
+def _in_few_bits(weights: Weights) -> bool:
+    """Whether its numbers are so as they come."""
+    return isinstance(weights, ComponentWeights) and weights.quantised is not None
 
 
 def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
@@ -61,8 +61,8 @@ def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
     try:
         if isinstance(weights, CheckpointWeights):
             module, report = read_converted(kind, weights, dtype)
-        elif weights.gguf is not None:
-            module, report = read_gguf(kind, weights.gguf, folder, weights.family, dtype)
+        elif weights.file is not None:
+            module, report = read_transformer(kind, weights.file, folder, weights.family, dtype)
         else:
             module, report = _from_folder(kind, weights, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Components whose weights are held in few bits: from a ``.gguf`` file, or rounded at load."""
+"""Components whose weights are held in few bits: as a file has them, or rounded at load."""
 
 from __future__ import annotations
 
@@ -6,56 +6,23 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from rockiln.domain.errors import BrokenModelError
-from rockiln.domain.quantisation import AT_LOAD, TYPE_BY_NAME, QuantisedWeights, TensorType
-from rockiln.registry.gguf_file import GgufTensor, read_gguf_file
-from rockiln.registry.json_file import read_json
-from rockiln.registry.transformer_names import PREFIX, NamedTensor, Shape, transformer_tensors
+from rockiln.domain.quantisation import (
+    AT_LOAD,
+    TYPE_BY_NAME,
+    QuantisedWeights,
+    StoredTensor,
+    TensorType,
+)
+from rockiln.registry.transformer_names import Shape
 
-COMPONENT = "transformer"
 # The matrices of repeated blocks: nearly all of a network. Embeddings, tables of positions and the
 # ends of a network are small, and errors there count most.
 _IN_BLOCK = re.compile(r"(.+\.)?\w*(blocks?|layers)\.\d+\..+\.weight")
 _TABLE = re.compile(r".+(relative_attention_bias|embeddings?)\.weight")
 
 
-def gguf_tensors(path: Path, folder: Path, family: str) -> dict[str, GgufTensor]:
-    """Original name → tensor, of a file that holds exactly what the config in ``folder`` takes.
-
-    Raises:
-        BrokenModelError: it does not; the detail names the first difference.
-    """
-    held = {name.removeprefix(PREFIX): each for name, each in read_gguf_file(path).items()}
-    wanted = transformer_tensors(read_json(folder / "config.json"), family)
-    wrong = _differences(held, wanted)
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BrokenModelError(
-            f"{path.name} is no {family} transformer of this shape: {wrong[0]}{more}"
-        )
-    return held
-
-
-def _differences(held: Mapping[str, GgufTensor], wanted: list[NamedTensor]) -> list[str]:
-    found = []
-    for tensor in wanted:
-        there = held.get(tensor.original)
-        if there is None:
-            found.append(f"{tensor.original} is missing")
-        # ggml drops dimensions of 1 in front.
-        elif _bare(there.shape) != _bare(tensor.shape):
-            found.append(f"{tensor.original} is {list(there.shape)}, not {list(tensor.shape)}")
-    known = {tensor.original for tensor in wanted}
-    return found + [f"{name[:100]!r} is no part of it" for name in held if name not in known]
-
-
-def _bare(shape: Shape) -> Shape:
-    return _bare(shape[1:]) if len(shape) > 1 and shape[0] == 1 else shape
-
-
-def held_quantised(tensors: Iterable[GgufTensor]) -> QuantisedWeights | None:
+def held_quantised(tensors: Iterable[StoredTensor]) -> QuantisedWeights | None:
     """What of a file stays in few bits; a matrix alone does. None where nothing does."""
     return _summed(
         [(each.numbers, each.type) for each in tensors if each.quantised and len(each.shape) == 2]  # noqa: PLR2004

@@ -1,48 +1,77 @@
-"""A tiny model's transformer as a ``.gguf`` file, written by the gguf package."""
+"""A tiny model's transformer in one file under its original names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rockiln.registry.json_file import read_json
 from rockiln.registry.transformer_names import transformer_tensors
 
 Array = npt.NDArray[np.generic]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-_BLOCK = 32
+
+
+def original_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The transformer of the model in ``folder`` under its original names."""
+    weights = load_file(folder / "transformer" / WEIGHTS)
+    config = read_json(folder / "transformer" / "config.json")
+    found = {}
+    for named in transformer_tensors(config, family_of(folder)):
+        joined = torch.cat([weights[name] for name, _ in named.parts])
+        if named.swapped:
+            joined = torch.cat(joined.chunk(2)[::-1])
+        found[named.original] = joined
+    return found
+
+
+def family_of(folder: Path) -> str:
+    return "flux" if "Flux" in read_json(folder / "model_index.json")["_class_name"] else "sd3"
+
+
+def write_safetensors(
+    folder: Path,
+    path: Path,
+    dtype: torch.dtype = torch.float32,
+    prefix: str = "",
+    **changes: torch.Tensor | None,
+) -> Path:
+    """Likewise as a file. ``changes`` are tensors by name, None for one that is left out."""
+    tensors: dict[str, Any] = {
+        prefix + name: each.to(dtype) for name, each in original_tensors(folder).items()
+    }
+    tensors |= changes
+    save_file({name: each for name, each in tensors.items() if each is not None}, path)
+    path.chmod(0o644)
+    return path
 
 
 def write_gguf(
     folder: Path, path: Path, kind: str = "Q8_0", *, change: Callable[[str], str | None] = str
 ) -> Path:
-    """The transformer of the model in ``folder`` under its original names.
+    """Likewise as a ``.gguf`` file, written by the gguf package.
 
     Args:
         kind: of every matrix that has whole blocks; the rest is F32.
         change: original name → another one; None leaves the tensor out.
     """
-    family = "flux" if "Flux" in read_json(folder / "model_index.json")["_class_name"] else "sd3"
-    weights = load_file(folder / "transformer" / WEIGHTS)
     quantised = GGMLQuantizationType[kind]
-    writer = GGUFWriter(path, family)
-    for named in transformer_tensors(read_json(folder / "transformer" / "config.json"), family):
-        joined = torch.cat([weights[name] for name, _ in named.parts])
-        if named.swapped:
-            joined = torch.cat(joined.chunk(2)[::-1])
-        name = change(named.original)
+    writer = GGUFWriter(path, family_of(folder))
+    for original, tensor in original_tensors(folder).items():
+        name = change(original)
         if name is None:
             continue
-        numbers = joined.float().numpy()
+        numbers = tensor.float().numpy()
         block, _ = gguf.GGML_QUANT_SIZES[quantised]
-        if joined.dim() == 2 and joined.shape[1] % block == 0:
+        if tensor.dim() == 2 and tensor.shape[1] % block == 0:
             writer.add_tensor(name, quantise(numbers, quantised), raw_dtype=quantised)
         else:
             writer.add_tensor(name, numbers)
