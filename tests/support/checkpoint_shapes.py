@@ -14,13 +14,14 @@ import torch
 import transformers
 
 from rockiln.registry.checkpoint import SHIPPED
+from rockiln.registry.checkpoint_names import FAMILIES
 from rockiln.registry.layouts import LAYOUTS
 
 
 def shapes_of(folder: Path) -> dict[str, dict[str, list[int]]]:
     """Component → tensor → shape. No weight is made."""
     found = {}
-    for component, (library, kind, _) in LAYOUTS[folder.name].weighted.items():
+    for component, (library, kind, _) in LAYOUTS[FAMILIES[folder.name]].weighted.items():
         made: Any
         with torch.device("meta"):
             if library == "diffusers":

@@ -17,6 +17,7 @@ from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.conversion import converted_weights, shipped_clip_tokenizer
 from rockiln.registry import load_catalogue
 from rockiln.registry.checkpoint import SHIPPED, checkpoint_weights, configs_shapes
+from rockiln.registry.checkpoint_names import FAMILIES as KIND_FAMILIES
 from rockiln.registry.checkpoint_names import original_shapes
 from rockiln.registry.layouts import LAYOUTS
 from support.engine_harness import EngineHarness, largest_difference, read_profile
@@ -32,19 +33,26 @@ pytestmark = pytest.mark.slow
 
 CASES = {
     "sd1": (make_tiny_sd1, StableDiffusionPipeline),
+    "sd2": (make_tiny_sd1, StableDiffusionPipeline),
     "sdxl": (make_tiny_sdxl, StableDiffusionXLPipeline),
 }
 ASKED = parameters(negative_prompt="house", num_inference_steps=3)
 
 
 @pytest.fixture(scope="module", params=CASES)
-def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of single file."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def models(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with ``folder``, ``other`` of the same shape, and that one as a file."""
-    root: Path = tmp_path_factory.mktemp(f"models-{request.param}")
-    make, _ = CASES[request.param]
+    root: Path = tmp_path_factory.mktemp(f"models-{kind}")
+    make, _ = CASES[kind]
     make(root / "folder")
     make(root / "other", seed=1)
-    write_checkpoint(root / "other", root / "file.safetensors")
+    write_checkpoint(root / "other", root / "file.safetensors", kind)
     return root
 
 
@@ -73,7 +81,7 @@ def test_picture_equals_that_of_the_reference_pipeline(
 
 @pytest.mark.parametrize("told", ["by the file", "by a manifest"])
 def test_a_schedule_that_is_told_is_that_of_a_folder(
-    harness: EngineHarness, models: Path, tmp_path: Path, told: str
+    harness: EngineHarness, models: Path, tmp_path: Path, kind: str, told: str
 ) -> None:
     said = {
         "prediction_type": "v_prediction",
@@ -91,7 +99,7 @@ def test_a_schedule_that_is_told_is_that_of_a_folder(
         manifest = json.loads((models / "other" / "rockiln.json").read_text())
         manifest["scheduler_config"] = said
         (tmp_path / "file.rockiln.json").write_text(json.dumps(manifest))
-    write_checkpoint(models / "other", tmp_path / "file.safetensors", **marks)
+    write_checkpoint(models / "other", tmp_path / "file.safetensors", kind, **marks)
     pictures = {
         name: np.frombuffer(_drawn(harness, tmp_path, name, ASKED), np.uint8)
         for name in ("folder", "lender", "file")
@@ -101,7 +109,9 @@ def test_a_schedule_that_is_told_is_that_of_a_folder(
     assert largest_difference(pictures["file"], pictures["lender"]) > 20
 
 
-def test_nothing_is_loaded_where_a_tensor_went_missing_since(models: Path, tmp_path: Path) -> None:
+def test_nothing_is_loaded_where_a_tensor_went_missing_since(
+    models: Path, tmp_path: Path, kind: str
+) -> None:
     """The registry would refuse it; so does the load, should the file have changed in between."""
     family = read_profile(models / "other").family
     path = tmp_path / "short.safetensors"
@@ -109,19 +119,19 @@ def test_nothing_is_loaded_where_a_tensor_went_missing_since(models: Path, tmp_p
         "model.diffusion_model.out.2.bias",
         "first_stage_model.decoder.mid.attn_1.q.weight",
     ):
-        write_checkpoint(models / "other", path, **{name: None})
+        write_checkpoint(models / "other", path, kind, **{name: None})
         with pytest.raises(BrokenModelError, match="weights are missing"):
             FAMILIES[family].load(models / "folder", torch.float32, torch.device("cpu"), path)
 
 
 def test_a_changed_file_is_loaded_anew(
-    harness: EngineHarness, models: Path, tmp_path: Path
+    harness: EngineHarness, models: Path, tmp_path: Path, kind: str
 ) -> None:
     shutil.copytree(models / "folder", tmp_path / "folder")
     path = tmp_path / "file.safetensors"
-    write_checkpoint(models / "folder", path)
+    write_checkpoint(models / "folder", path, kind)
     before = _drawn(harness, tmp_path, "file", ASKED)
-    write_checkpoint(models / "other", path)
+    write_checkpoint(models / "other", path, kind)
     after = _drawn(harness, tmp_path, "file", ASKED)
     assert before == _drawn(harness, models, "folder", ASKED)
     assert after == _drawn(harness, models, "other", ASKED)
@@ -144,26 +154,28 @@ def test_half_precision_is_that_of_the_folder(models: Path, dtype: torch.dtype) 
 
 def test_shipped_tokenizer_is_clips() -> None:
     """Ids as OpenAI's own tokenizer gives them for this sentence, in its public tests."""
-    (sd1, sdxl) = SHIPPED
+    (sd1, sd2, sdxl) = SHIPPED
     tokenizer = shipped_clip_tokenizer(sd1 / "tokenizer")
     ids = tokenizer("a photo of an astronaut riding a horse on mars").input_ids
     assert ids == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407]
     assert (len(tokenizer), tokenizer.model_max_length) == (49408, 77)
     second = shipped_clip_tokenizer(sdxl / "tokenizer_2")
     assert (tokenizer.pad_token_id, second.pad_token_id) == (49407, 0)
+    assert shipped_clip_tokenizer(sd2 / "tokenizer").pad_token_id == 0
 
 
 @pytest.mark.parametrize("configs", SHIPPED, ids=lambda folder: folder.name)
 def test_every_tensor_of_a_usual_file_finds_its_place(configs: Path, tmp_path: Path) -> None:
     """diffusers' conversion of the published names, at real size without a byte of weights."""
-    family = configs.name
+    name = configs.name
+    family = KIND_FAMILIES[name]
     path = tmp_path / "usual.safetensors"
-    write_header(path, shipped_names(family))
+    write_header(path, shipped_names(name))
     weights = checkpoint_weights(path, configs, family)
     shapes = configs_shapes(configs, family)
     for component, (_, kind, _) in LAYOUTS[family].weighted.items():
         part = weights[component]
-        named = original_shapes(family, component, shapes[component])
+        named = original_shapes(name, component, shapes[component])
         original = {name: torch.empty(named[name], device="meta") for name in part.names}
         found = converted_weights((CLASSES | TEXT_CLASSES)[kind], part, original)
         assert {name: tuple(each.shape) for name, each in found.items()} == shapes[component]

@@ -12,7 +12,7 @@ import torch
 
 from rockiln.registry import load_catalogue
 from rockiln.registry.checkpoint import SHIPPED, configs_shapes
-from rockiln.registry.checkpoint_names import original_shapes
+from rockiln.registry.checkpoint_names import FAMILIES, original_shapes
 from rockiln.registry.loras import layers_of
 from rockiln.registry.manifest import FAMILY_MANIFESTS
 from rockiln.registry.revision import revision, signature_of
@@ -23,8 +23,8 @@ from support.tiny_sd1 import MANIFEST, make_tiny_sd1
 from support.tiny_sdxl import make_tiny_sdxl
 
 MAKERS = {"sd1": make_tiny_sd1, "sdxl": make_tiny_sdxl}
-# Tensors of the published files (v1-5-pruned-emaonly and sd_xl_base_1.0), as their headers have
-# them, one for each rule of the names.
+# Tensors of the published files (v1-5-pruned-emaonly, v2-1_768-ema-pruned and sd_xl_base_1.0), as
+# their headers have them, one for each rule of the names.
 PUBLISHED: dict[str, dict[str, tuple[int, ...]]] = {
     "sd1": {
         "model.diffusion_model.time_embed.2.bias": (1280,),
@@ -48,6 +48,17 @@ PUBLISHED: dict[str, dict[str, tuple[int, ...]]] = {
         "first_stage_model.post_quant_conv.weight": (4, 4, 1, 1),
         "cond_stage_model.transformer.text_model.encoder.layers.11.mlp.fc1.weight": (3072, 768),
     },
+    "sd2": {
+        "model.diffusion_model.input_blocks.1.1.proj_in.weight": (320, 320),
+        "model.diffusion_model.input_blocks.7.1.transformer_blocks.0.attn2.to_k.weight": (
+            1280, 1024,
+        ),
+        "cond_stage_model.model.token_embedding.weight": (49408, 1024),
+        "cond_stage_model.model.positional_embedding": (77, 1024),
+        "cond_stage_model.model.transformer.resblocks.22.attn.in_proj_weight": (3072, 1024),
+        "cond_stage_model.model.transformer.resblocks.22.mlp.c_fc.bias": (4096,),
+        "cond_stage_model.model.ln_final.weight": (1024,),
+    },
     "sdxl": {
         "model.diffusion_model.label_emb.0.0.weight": (1280, 2816),
         "model.diffusion_model.input_blocks.8.1.transformer_blocks.9.attn1.to_q.weight": (
@@ -63,9 +74,11 @@ PUBLISHED: dict[str, dict[str, tuple[int, ...]]] = {
         "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_proj.weight": (1280, 5120),
     },
 }  # fmt: skip
+SD2_PARAMETERS = {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": 83_653_863}
 # How many tensors those files have of each part, tables of positions not counted.
 COUNTS = {
     "sd1": {"unet": 686, "vae": 248, "text_encoder": 196},
+    "sd2": {"unet": 686, "vae": 248, "text_encoder": 280},
     "sdxl": {"unet": 1680, "vae": 248, "text_encoder": 196, "text_encoder_2": 389},
 }
 
@@ -92,13 +105,13 @@ def write_header(path: Path, tensors: dict[str, tuple[int, ...]], dtype: str = "
         file.truncate(8 + len(text) + place)
 
 
-def shipped_names(family: str) -> dict[str, tuple[int, ...]]:
-    (configs,) = (folder for folder in SHIPPED if folder.name == family)
-    shapes = configs_shapes(configs, family)
+def shipped_names(kind: str) -> dict[str, tuple[int, ...]]:
+    (configs,) = (folder for folder in SHIPPED if folder.name == kind)
+    shapes = configs_shapes(configs, FAMILIES[kind])
     return {
         name: shape
         for component, named in shapes.items()
-        for name, shape in original_shapes(family, component, named).items()
+        for name, shape in original_shapes(kind, component, named).items()
     }
 
 
@@ -161,21 +174,27 @@ def test_signature_and_revision_follow_file_and_configs(tmp_path: Path) -> None:
     seen.append(look())
     weight = torch.zeros(4)
     write_checkpoint(
-        root / "tiny", root / "file.safetensors", **{"model.diffusion_model.out.2.bias": weight}
+        root / "tiny",
+        root / "file.safetensors",
+        None,
+        **{"model.diffusion_model.out.2.bias": weight},
     )
     seen.append(look())
     assert len({signature for signature, _ in seen}) == len({found for _, found in seen}) == 3
 
 
-@pytest.mark.parametrize("family", PUBLISHED)
-def test_names_are_those_of_the_published_files(family: str) -> None:
-    names = shipped_names(family)
-    assert {name: names.get(name) for name in PUBLISHED[family]} == PUBLISHED[family]
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_names_are_those_of_the_published_files(kind: str) -> None:
+    names = shipped_names(kind)
+    assert {name: names.get(name) for name in PUBLISHED[kind]} == PUBLISHED[kind]
 
 
-@pytest.mark.parametrize(("family", "known"), [("sd1", "sd15"), ("sdxl", "sdxl")])
-def test_a_file_of_the_usual_shape_needs_nothing_beside_it(
-    family: str, known: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [("sd1", PARAMETERS["sd15"]), ("sd2", SD2_PARAMETERS), ("sdxl", PARAMETERS["sdxl"])],
+)
+def test_a_file_of_the_usual_shape_needs_no_folder_beside_it(
+    kind: str, parameters: dict[str, int], tmp_path: Path
 ) -> None:
     """With what such files carry along: schedules, a second set of weights, tables."""
     inert = {
@@ -185,20 +204,29 @@ def test_a_file_of_the_usual_shape_needs_nothing_beside_it(
         "conditioner.embedders.1.model.logit_scale": (),
         "denoiser.sigmas": (1000,),
     }
-    write_header(tmp_path / "usual.safetensors", shipped_names(family) | inert)
+    if kind == "sd2":
+        place = "cond_stage_model.model"
+        inert |= {
+            f"{place}.transformer.resblocks.23.ln_1.bias": (1024,),
+            f"{place}.text_projection": (1024, 1024),
+            f"{place}.attn_mask": (77, 77),
+            "v_pred": (),
+        }
+    family = FAMILIES[kind]
+    write_header(tmp_path / "usual.safetensors", shipped_names(kind) | inert)
     catalogue = load_catalogue([tmp_path])
     assert catalogue.broken == {}
     profile = catalogue.models["usual"]
     assert profile.family == family
-    assert profile.component_parameters == PARAMETERS[known]
-    assert profile.weights_bytes == 2 * sum(PARAMETERS[known].values())
+    assert profile.component_parameters == parameters
+    assert profile.weights_bytes == 2 * sum(parameters.values())
     assert profile.defaults == FAMILY_MANIFESTS[family].defaults.as_model_defaults()
     assert profile.architecture is not None
-    (configs,) = (folder for folder in SHIPPED if folder.name == family)
+    (configs,) = (folder for folder in SHIPPED if folder.name == kind)
     assert Path(profile.configs) == configs
     shapes = configs_shapes(configs, family)
-    counts = {part: len(original_shapes(family, part, shapes[part])) for part in shapes}
-    assert counts == COUNTS[family]
+    counts = {part: len(original_shapes(kind, part, shapes[part])) for part in shapes}
+    assert counts == COUNTS[kind]
 
 
 UNET = "model.diffusion_model."
@@ -219,6 +247,39 @@ def test_what_a_file_says_of_its_training_is_taken_and_a_manifest_knows_better(
     assert marked == said | {"rescale_betas_zero_snr": False}
 
 
+def test_what_stable_diffusion_2_predicts_is_told_and_never_guessed(tmp_path: Path) -> None:
+    """Its versions differ in that and have the same tensors."""
+    path = tmp_path / "two.safetensors"
+    write_header(path, shipped_names("sd2"))
+    reason = load_catalogue([tmp_path]).broken["two"]
+    assert "does not say what it predicts" in reason
+    assert "two.rockiln.json as scheduler_config.prediction_type, epsilon or v_prediction" in reason
+    manifest = FAMILY_MANIFESTS["sd1"].model_dump(by_alias=True)
+    for said in ("epsilon", "v_prediction"):
+        manifest["scheduler_config"] = {"prediction_type": said}
+        path.with_name("two.rockiln.json").write_text(json.dumps(manifest))
+        profile = load_catalogue([tmp_path]).models["two"]
+        assert profile.scheduler_config == {"prediction_type": said}
+        assert profile.family == "sd1"
+    manifest["scheduler_config"] = {"timestep_spacing": "trailing"}
+    path.with_name("two.rockiln.json").write_text(json.dumps(manifest))
+    assert "does not say" in load_catalogue([tmp_path]).broken["two"]
+
+
+def test_a_folder_of_its_shape_tells_it_unless_another_differs(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_tiny_sd1(tmp_path / name)
+    write_checkpoint(tmp_path / "one", tmp_path / "file.safetensors", "sd2")
+    found = load_catalogue([tmp_path]).models["file"]
+    assert (Path(found.configs).name, found.scheduler_config) == ("one", {})
+    said = MANIFEST | {"scheduler_config": {"prediction_type": "v_prediction"}}
+    (tmp_path / "one" / "rockiln.json").write_text(json.dumps(said))
+    assert "does not say what it predicts" in load_catalogue([tmp_path]).broken["file"]
+    (tmp_path / "two" / "rockiln.json").write_text(json.dumps(said))
+    found = load_catalogue([tmp_path]).models["file"]
+    assert found.scheduler_config == {"prediction_type": "v_prediction"}
+
+
 def test_a_flow_has_no_such_schedule(tmp_path: Path) -> None:
     make_tiny_flux(tmp_path / "flow")
     path = tmp_path / "flow" / "rockiln.json"
@@ -234,7 +295,7 @@ def test_a_flow_has_no_such_schedule(tmp_path: Path) -> None:
         ({f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, "is [320, 9, 3, 3], not [320, 4"),
         ({f"{UNET}out.2.bias": None}, "out.2.bias is missing"),
         ({"some.adapter.weight": (4,)}, "'some.adapter.weight' is no part of it"),
-        ({"cond_stage_model.model.ln_final.weight": (4,)}, "Stable Diffusion 2"),
+        ({"cond_stage_model.model.ln_final.weight": (4,)}, "ln_final.weight is [4], not [1024]"),
         ({"edm_vpred.sigma_max": ()}, "EDM's v-prediction"),
         (
             {f"{UNET}double_blocks.0.img_attn.qkv.weight": (4,)},

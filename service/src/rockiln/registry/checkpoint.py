@@ -11,18 +11,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry import gguf_file
-from rockiln.registry.checkpoint_names import PREFIXES, Shape, original_shapes
+from rockiln.registry.checkpoint_names import FAMILIES, PREFIXES, Shape, original_shapes
 from rockiln.registry.file_gate import PICKLE_SUFFIXES, check_file, check_files
 from rockiln.registry.folder import architecture_in
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.manifest import MANIFEST_NAME, profile_of, read_manifest
+from rockiln.registry.manifest import MANIFEST_NAME, Manifest, profile_of, read_manifest
 from rockiln.registry.quantised_weights import quantisable_parts
 from rockiln.registry.safetensors_file import (
     SUFFIX,
@@ -33,7 +34,7 @@ from rockiln.registry.safetensors_file import (
 from rockiln.registry.weights import component_shapes
 
 CONFIGS_FOLDER = Path(__file__).with_name("checkpoint_configs")
-SHIPPED = tuple(CONFIGS_FOLDER / family for family in PREFIXES)
+SHIPPED = tuple(CONFIGS_FOLDER / kind for kind in PREFIXES)
 SHAPES_NAME = "shapes.json"
 ComponentShapes = Mapping[str, Mapping[str, Shape]]
 
@@ -42,6 +43,8 @@ _INERT = re.compile(
     r"model_ema\..+|betas|alphas_cumprod(_prev)?|sqrt_.+|log_one_minus_alphas_cumprod|posterior_.+"
     r"|logvar|lvlb_weights|scale_factor|denoiser\.sigmas|first_stage_model\.loss\..+"
     r"|.+\.position_ids|.+\.logit_scale|cond_stage_model\.text_projection|v_pred|ztsnr"
+    # Stable Diffusion 2 reads a text after the last layer but one.
+    r"|cond_stage_model\.model\.(text_projection|attn_mask|transformer\.resblocks\.23\..+)"
 )
 # What trainers say of the schedule by a tensor's name; the first step of a schedule that ends
 # in plain noise is that noise.
@@ -49,6 +52,8 @@ _MARKS: dict[str, dict[str, str | bool]] = {
     "v_pred": {"prediction_type": "v_prediction"},
     "ztsnr": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
 }
+# Kind of file → why what a file predicts cannot be seen in it.
+_TOLD = {"sd2": "2.0-base and 768-v, which differ in that, have the same tensors"}
 # What else comes as one file, by a name that it has: the first rule that finds one speaks.
 _OTHER_KINDS = (
     (r"lora_(unet|te\d?|transformer)_.+|.+\.lora_(down|up|A|B)\.weight", "a LoRA: into loras/"),
@@ -57,8 +62,8 @@ _OTHER_KINDS = (
     (r"(.+\.)?double_blocks\..+", "something of FLUX.1 that is no transformer of it"),
     (r"(.+\.)?joint_blocks\..+", "something of Stable Diffusion 3 that is no transformer of it"),
     (r"edm_vpred\..+", "made for EDM's v-prediction, which no scheduler here is"),
-    (r"conditioner\.embedders\.0\.model\..+", "SDXL's refiner, not a model of its own"),
-    (r"cond_stage_model\.model\..+", "Stable Diffusion 2; this family is read from folders"),
+    (r"conditioner\.embedders\.0\.model\..+",
+     "SDXL's refiner, or Stable Diffusion 2 under the names of sgm; neither is read"),
     (r"(unet\.)?(down_blocks|conv_in|encoder|decoder|quant_conv|text_model)\..+",
      "one part of a model; it belongs in a folder in the layout of diffusers"),
 )  # fmt: skip
@@ -70,14 +75,19 @@ class _Template:
     """Configs and tokenizers, and the tensors that a file for them has.
 
     Attributes:
+        kind: of such files.
         profile: of the model that they are taken from; None for those of this package.
         expected: component → name in the file → shape.
     """
 
-    family: str
+    kind: str
     folder: Path
     profile: ModelProfile | None
     expected: ComponentShapes
+
+    @property
+    def family(self) -> str:
+        return FAMILIES[self.kind]
 
     def differences(self, file: WeightsFile) -> list[str]:
         """What keeps a file from being read with these configs."""
@@ -120,9 +130,13 @@ def checkpoint_weights(path: Path, configs: Path, family: str) -> dict[str, Chec
     Raises:
         BrokenModelError: the family is not read from single files, or this one is unsound.
     """
-    if family not in PREFIXES:
+    if family not in FAMILIES.values():
         raise BrokenModelError(f"{family} models are read from folders only")
-    held = [name for name in read_weights_file(path).shapes if _INERT.fullmatch(name) is None]
+    file = read_weights_file(path)
+    kind = _kind_of(file)
+    if FAMILIES[kind] != family:
+        raise BrokenModelError(f"{path.name} is no {family} model")
+    held = [name for name in file.shapes if _INERT.fullmatch(name) is None]
     return {
         component: CheckpointWeights(
             path,
@@ -130,7 +144,7 @@ def checkpoint_weights(path: Path, configs: Path, family: str) -> dict[str, Chec
             prefix,
             tuple(name for name in held if name.startswith(prefix)),
         )
-        for component, prefix in PREFIXES[family].items()
+        for component, prefix in PREFIXES[kind].items()
     }
 
 
@@ -200,13 +214,20 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
     if manifest_file.is_file():
         check_file(manifest_file, root)
     file = read_weights_file(path)
-    template = _template_for(file, _family_of(file), models)
+    kind = _kind_of(file)
+    manifest = read_manifest(manifest_file, FAMILIES[kind], model_id)
+    marks = {
+        key: value for mark in _MARKS.keys() & file.shapes for key, value in _MARKS[mark].items()
+    }
+    told = marks | manifest.scheduler_config.model_dump(exclude_none=True)
+    template = _template_for(file, kind, models, told="prediction_type" in told)
     parts = template.expected
     used = {file.dtypes[name] for part in parts.values() for name in part}
     if foreign := sorted(used - WEIGHT_DTYPES):
         raise BrokenModelError(f"{path.name} has weights of {', '.join(foreign)}")
+    lent = template.profile.scheduler_config if template.profile is not None else {}
     profile = replace(
-        _base(template, manifest_file, model_id),
+        _base(template, manifest, model_id, told=manifest_file.is_file()),
         id=model_id,
         path=str(path.resolve()),
         root=str(root.resolve()),
@@ -217,31 +238,25 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
         component_parameters={
             part: sum(math.prod(shape) for shape in names.values()) for part, names in parts.items()
         },
-        scheduler_config={
-            key: value
-            for mark in _MARKS.keys() & file.shapes
-            for key, value in _MARKS[mark].items()
-        },
+        scheduler_config=lent | marks,
         quantised={},
         quantisable=quantisable_parts(configs_shapes(template.folder, template.family)),
     )
-    if not manifest_file.is_file():
-        return profile
-    return read_manifest(manifest_file, template.family, model_id).applied_to(profile)
+    return manifest.applied_to(profile) if manifest_file.is_file() else profile
 
 
-def _family_of(file: WeightsFile) -> str:
+def _kind_of(file: WeightsFile) -> str:
     names = file.shapes
     for pattern, what in _OTHER_KINDS:
         shape = re.compile(pattern)
         if any(shape.fullmatch(name) for name in names):
             raise BrokenModelError(f"{file.path.name} is {what}")
-    families = [
-        family
-        for family, prefixes in PREFIXES.items()
+    kinds = [
+        kind
+        for kind, prefixes in PREFIXES.items()
         if all(any(name.startswith(prefix) for name in names) for prefix in prefixes.values())
     ]
-    if not families:
+    if not kinds:
         lacking = {
             component
             for prefixes in PREFIXES.values()
@@ -249,27 +264,51 @@ def _family_of(file: WeightsFile) -> str:
             if not any(name.startswith(prefix) for name in names)
         }
         raise BrokenModelError(
-            f"{file.path.name} is no checkpoint of Stable Diffusion 1 or XL with all its parts: "
+            f"{file.path.name} is no checkpoint of Stable Diffusion 1, 2 or XL with all its parts: "
             f"there is no {' and no '.join(sorted(lacking)[:3])} as these files name it"
         )
-    return families[-1]
+    return kinds[-1]
 
 
-def _template_for(file: WeightsFile, family: str, models: Iterable[ModelProfile]) -> _Template:
-    shipped = [_shipped(folder) for folder in SHIPPED if folder.name == family]
+def _template_for(
+    file: WeightsFile, kind: str, models: Iterable[ModelProfile], *, told: bool
+) -> _Template:
+    """``told``: whether file or manifest say what the network predicts."""
+    shipped = [_shipped(folder) for folder in SHIPPED if folder.name == kind]
     shared = (
-        _shared(profile) for profile in models if profile.family == family and not profile.configs
+        _shared(profile, kind)
+        for profile in models
+        if profile.family == FAMILIES[kind] and not profile.configs
     )
     closest: list[str] | None = None
-    for template in (*shipped, *filter(None, shared)):
+    fitting = []
+    for template in chain(shipped, filter(None, shared)):
         found = template.differences(file)
-        if not found:
+        if not found and (told or kind not in _TOLD):
             return template
+        if not found:
+            fitting.append(template)
         closest = found if closest is None or len(found) < len(closest) else closest
+    lending = [template for template in fitting if template.profile is not None]
+    if lending and len({_prediction(template) for template in lending}) == 1:
+        return lending[0]
+    if fitting:
+        raise BrokenModelError(
+            f"{file.path.name} does not say what it predicts, and {_TOLD[kind]}: write it into "
+            f"{file.path.stem}.{MANIFEST_NAME} as scheduler_config.prediction_type, epsilon or "
+            "v_prediction"
+        )
     raise BrokenModelError(
-        f"{file.path.name} fits the configs of no {family} model: {(closest or ['?'])[0]}"
+        f"{file.path.name} fits the configs of no {FAMILIES[kind]} model: {(closest or ['?'])[0]}"
         + (f" (and {len(closest) - 1} more)" if closest and len(closest) > 1 else "")
     )
+
+
+def _prediction(template: _Template) -> object:
+    """What a folder says that its network predicts."""
+    config = read_json(template.folder / "scheduler" / "scheduler_config.json")
+    said = template.profile.scheduler_config if template.profile is not None else {}
+    return said.get("prediction_type", config.get("prediction_type", "epsilon"))
 
 
 @cache
@@ -285,31 +324,30 @@ def _shipped_shapes(folder: Path) -> ComponentShapes:
     }
 
 
-def _shared(profile: ModelProfile) -> _Template | None:
+def _shared(profile: ModelProfile, kind: str) -> _Template | None:
     """None for a folder whose tensors have no place in a single file."""
     folder = Path(profile.path)
     if folder.parent != Path(profile.root):  # of a cache, whose links lead elsewhere
         return None
     try:
         shapes = component_shapes(folder, LAYOUTS[profile.family])
-        return _Template(profile.family, folder, profile, _expected(profile.family, shapes))
+        return _Template(kind, folder, profile, _expected(kind, shapes))
     except (BrokenModelError, KeyError):
         return None
 
 
-def _expected(family: str, shapes: ComponentShapes) -> ComponentShapes:
+def _expected(kind: str, shapes: ComponentShapes) -> ComponentShapes:
     return {
-        component: original_shapes(family, component, named) for component, named in shapes.items()
+        component: original_shapes(kind, component, named) for component, named in shapes.items()
     }
 
 
-def _base(template: _Template, manifest_file: Path, model_id: str) -> ModelProfile:
+def _base(template: _Template, manifest: Manifest, model_id: str, *, told: bool) -> ModelProfile:
     """With the defaults of the manifest beside the file, else of the model that lends its configs.
 
-    Without either they are the family's.
+    Without either they are the family's. ``told``: there is a manifest beside the file.
     """
     layout = LAYOUTS[template.family]
-    if template.profile is not None and not manifest_file.is_file():
+    if template.profile is not None and not told:
         return replace(template.profile, title=model_id, licence="unknown")
-    manifest = read_manifest(manifest_file, template.family, model_id)
     return profile_of(model_id, layout, manifest, architecture_in(template.folder, layout))

@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
-# Of each component that has weights, by family: what its tensors' names begin with in the file.
+# Of each component that has weights, by kind of file: what its tensors' names begin with in it.
 PREFIXES: dict[str, dict[str, str]] = {
     "sd1": {
         "text_encoder": "cond_stage_model.transformer.",
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+    },
+    "sd2": {
+        "text_encoder": "cond_stage_model.model.",
         "unet": "model.diffusion_model.",
         "vae": "first_stage_model.",
     },
@@ -25,6 +30,8 @@ PREFIXES: dict[str, dict[str, str]] = {
         "vae": "first_stage_model.",
     },
 }
+# Kind of file → family of models.
+FAMILIES = {"sd1": "sd1", "sd2": "sd1", "sdxl": "sdxl"}
 _Rename = Callable[[str, Shape], tuple[str, Shape]]
 _Rules = tuple[tuple[str, str], ...]
 
@@ -76,19 +83,24 @@ _OPEN_CLIP_LAYER: _Rules = (
 _OPEN_CLIP_JOINED = re.compile(r"\.self_attn\.([qkv])_proj\.(weight|bias)$")
 
 
-def original_shapes(family: str, component: str, shapes: Shapes) -> dict[str, Shape]:
+def is_open_clip(prefix: str) -> bool:
+    """Whether a text encoder whose names begin so has them as OpenCLIP does."""
+    return prefix.endswith(".model.")
+
+
+def original_shapes(kind: str, component: str, shapes: Shapes) -> dict[str, Shape]:
     """What a file holds for a component that has tensors of these names and shapes in diffusers.
 
     Raises:
         KeyError: a tensor that has no place in such files.
     """
-    prefix = PREFIXES[family][component]
+    prefix = PREFIXES[kind][component]
     if component == "unet":
         rename = _unet(shapes)
     elif component == "vae":
         rename = _vae(shapes)
     else:
-        rename = _open_clip if component == "text_encoder_2" else _clip
+        rename = _open_clip if is_open_clip(prefix) else _clip
     found = {}
     for name, shape in shapes.items():
         if name.endswith("position_ids"):

@@ -17,9 +17,10 @@ from diffusers.loaders.single_file_utils import (
 )
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, PreTrainedModel
+from transformers import CLIPTokenizer, PreTrainedModel
 
 from rockiln.registry.checkpoint import CONFIGS_FOLDER, CheckpointWeights
+from rockiln.registry.checkpoint_names import is_open_clip
 from rockiln.registry.json_file import read_json
 
 _CONVERSIONS: dict[Any, Any] = {
@@ -66,10 +67,10 @@ def converted_weights(
         return converted
     with torch.device("meta"):
         empty = kind(kind.config_class.from_pretrained(weights.folder, local_files_only=True))
-    if issubclass(kind, CLIPTextModelWithProjection):
+    if is_open_clip(weights.prefix):
         converted = convert_open_clip_checkpoint(empty, original, prefix=weights.prefix)
-        return converted
-    converted = convert_ldm_clip_checkpoint(original)
+    else:
+        converted = convert_ldm_clip_checkpoint(original)
     # transformers had this part inside another one until 5.6.
     if not hasattr(empty, "text_model"):
         converted = {key.removeprefix("text_model."): each for key, each in converted.items()}
