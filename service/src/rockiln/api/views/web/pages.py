@@ -18,6 +18,7 @@ from rockiln.api.services import services
 from rockiln.api.sessions import FORM_TOKEN, check_form_token
 from rockiln.api.validation import validate
 from rockiln.domain.errors import RockilnError
+from rockiln.registry.manifest import FAMILY_MANIFESTS
 
 blueprint = Blueprint("web", __name__)
 
@@ -53,6 +54,12 @@ def place_errors(response: Response) -> Response:
             response.headers["HX-Retarget"] = response.headers["HX-Reselect"] = "#main"
             response.headers["HX-Reswap"] = "outerHTML show:top"
     return response
+
+
+@blueprint.app_template_filter()
+def family_title(family: str) -> str:
+    """A family as people name it."""
+    return FAMILY_MANIFESTS[family].title
 
 
 class Trouble(Exception):  # noqa: N818 (it is shown on a page, and is no fault of ours)
