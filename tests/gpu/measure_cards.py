@@ -105,7 +105,8 @@ class Card:
     ) -> None:
         self.gib, self._context_bytes = gib, context_bytes
         data = work / f"card-{gib}"
-        shutil.rmtree(data, ignore_errors=True)  # what a run before has learnt is not to help
+        if data.exists():
+            shutil.rmtree(data)  # what a run before has learnt is not to help
         shutil.copytree(work / "cache", data / "cache")
         settings: dict[str, Any] = {"torch_threads": 4, "model_idle_seconds": 0.5, **asked}
         if total_bytes:

@@ -5,7 +5,6 @@ The tricks of ``test_hostile_files`` on this format, and what its own header can
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,12 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
-from rockiln.domain.errors import RockilnError
 from rockiln.engine.families.flux import FAMILY
 from rockiln.registry import load_catalogue
 from rockiln.registry.revision import revision, signature_of
+from support.hostile_file import assert_load_runs_nothing, assert_refused
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
 from support.transformer_file import WEIGHTS, write_gguf
 from unit.registry.test_hostile_models import link, pickled, script, zipped
@@ -234,20 +232,9 @@ def test_what_is_rounded_at_load_is_remembered_apart(root: Path) -> None:
 
 @pytest.mark.parametrize("case", CORPUS)
 def test_hostile_file_is_refused_and_nothing_of_it_runs(case: str, root: Path) -> None:
-    spoil, words = CORPUS[case]
-    canary = root.parent / "canary"
-    spoil(root, canary)
-    catalogue = load_catalogue([root])
-    assert "hostile" not in catalogue.models
-    assert words in catalogue.broken["hostile"]
-    assert len(catalogue.broken["hostile"]) < 500
-    assert not canary.exists()
+    assert_refused(root, *CORPUS[case])
 
 
 @pytest.mark.parametrize("case", [name for name in CORPUS if name not in {"pipe", "no-lender"}])
 def test_loading_past_the_gate_runs_nothing_either(case: str, root: Path) -> None:
-    canary = root.parent / "canary"
-    CORPUS[case][0](root, canary)
-    with contextlib.suppress(RockilnError, OSError):
-        FAMILY.load(root / "lender", torch.float32, torch.device("cpu"), root / NAME)
-    assert not canary.exists()
+    assert_load_runs_nothing(root, CORPUS[case][0], FAMILY, NAME)

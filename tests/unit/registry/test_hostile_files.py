@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from rockiln.domain.errors import RockilnError
 from rockiln.engine.families.sd1 import FAMILY
 from rockiln.registry import load_catalogue
+from support.hostile_file import assert_load_runs_nothing, assert_refused
 from support.single_file import write_checkpoint
 from support.tiny_sd1 import make_tiny_sd1
 from unit.registry.test_hostile_models import link, pickled, put, script, zipped
@@ -140,24 +138,13 @@ def test_what_the_cases_spoil_is_sound(sound: Path) -> None:
 
 @pytest.mark.parametrize("case", CORPUS)
 def test_hostile_file_is_refused_and_nothing_of_it_runs(case: str, root: Path) -> None:
-    spoil, words = CORPUS[case]
-    canary = root.parent / "canary"
-    spoil(root, canary)
-    catalogue = load_catalogue([root])
-    assert "hostile" not in catalogue.models
-    assert words in catalogue.broken["hostile"]
-    assert len(catalogue.broken["hostile"]) < 500
-    assert not canary.exists()
+    assert_refused(root, *CORPUS[case])
 
 
 @pytest.mark.parametrize("case", [name for name in CORPUS if name not in {"pipe", "loop"}])
 def test_loading_past_the_gate_runs_nothing_either(case: str, root: Path) -> None:
     """The second line, as for folders."""
-    canary = root.parent / "canary"
-    CORPUS[case][0](root, canary)
-    with contextlib.suppress(RockilnError, OSError):
-        FAMILY.load(root / "lender", torch.float32, torch.device("cpu"), root / NAME)
-    assert not canary.exists()
+    assert_load_runs_nothing(root, CORPUS[case][0], FAMILY, NAME)
 
 
 def test_a_broken_file_hides_no_sound_one(root: Path) -> None:

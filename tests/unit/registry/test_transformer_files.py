@@ -5,7 +5,6 @@ The tricks of ``test_hostile_files`` on this kind, and some of its own.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from rockiln.domain.errors import RockilnError
 from rockiln.engine.families.flux import FAMILY
 from rockiln.registry import load_catalogue
 from rockiln.registry.loras import layers_of
 from rockiln.registry.revision import revision, signature_of
 from rockiln.registry.transformer_names import transformer_tensors
+from support.hostile_file import assert_load_runs_nothing, assert_refused
 from support.known_models import CONFIGS
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
 from support.transformer_file import WEIGHTS, write_gguf, write_safetensors
@@ -193,20 +192,9 @@ def test_signature_and_revision_follow_what_is_drawn_with(root: Path, suffix: st
 
 @pytest.mark.parametrize("case", CORPUS)
 def test_hostile_file_is_refused_and_nothing_of_it_runs(case: str, root: Path) -> None:
-    spoil, words = CORPUS[case]
-    canary = root.parent / "canary"
-    spoil(root, canary)
-    catalogue = load_catalogue([root])
-    assert "hostile" not in catalogue.models
-    assert words in catalogue.broken["hostile"]
-    assert len(catalogue.broken["hostile"]) < 500
-    assert not canary.exists()
+    assert_refused(root, *CORPUS[case])
 
 
 @pytest.mark.parametrize("case", [name for name in CORPUS if name not in {"pipe", "no-lender"}])
 def test_loading_past_the_gate_runs_nothing_either(case: str, root: Path) -> None:
-    canary = root.parent / "canary"
-    CORPUS[case][0](root, canary)
-    with contextlib.suppress(RockilnError, OSError):
-        FAMILY.load(root / "lender", torch.float32, torch.device("cpu"), root / NAME)
-    assert not canary.exists()
+    assert_load_runs_nothing(root, CORPUS[case][0], FAMILY, NAME)

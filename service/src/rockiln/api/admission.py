@@ -181,10 +181,13 @@ def _check_loras(
             if layers:
                 read_lora(files[use.name], layers)
         except BrokenModelError as error:
-            hint = "use one of " + ", ".join(sorted(files)[:_SHOWN_NAMES]) if files else None
-            errors.append({"field": "loras", "message": error.detail, "hint": hint})
+            errors.append({"field": "loras", "message": error.detail, "hint": _use_one_of(files)})
     if errors:
         raise InvalidRequestError(f"loras: {errors[0]['message']}", errors=errors)
+
+
+def _use_one_of(there: Mapping[str, Path]) -> str | None:
+    return "use one of " + ", ".join(sorted(there)[:_SHOWN_NAMES]) if there else None
 
 
 def _check_embeddings(
@@ -218,9 +221,8 @@ def _with_controlnets(
             check_fits(found, profile)
             facts.append(found.facts)
         except BrokenModelError as error:
-            hint = "use one of " + ", ".join(sorted(paths)[:_SHOWN_NAMES]) if paths else None
             field = f"controlnets.{place}.name"
-            errors.append({"field": field, "message": error.detail, "hint": hint})
+            errors.append({"field": field, "message": error.detail, "hint": _use_one_of(paths)})
     if errors:
         raise InvalidRequestError(f"controlnets: {errors[0]['message']}", errors=errors)
     return replace(profile, controlnets=tuple(facts))

@@ -1,11 +1,9 @@
 """Transformers in one file, and layers whose weights are held in few bits.
 
-The layers are diffusers' own for GGUF.
-
-Its weights come back to the dtype of the work right before each forward, in plain torch: no kernel
-of any vendor is needed. diffusers' loader for such files wants the accelerate package, which is not
-in the locks, and would read a header that the registry has not seen; so tensors are put in place
-here.
+The layers are diffusers' own for GGUF: their weights come back to the dtype of the work right
+before each forward, in plain torch, so that no kernel of any vendor is needed. diffusers' loader
+for such files wants the accelerate package, which is not in the locks, and would read a header that
+the registry has not seen; so tensors are put in place here.
 """
 
 from __future__ import annotations

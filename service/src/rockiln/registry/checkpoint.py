@@ -16,14 +16,19 @@ from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
-from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry import gguf_file
 from rockiln.registry.checkpoint_names import FAMILIES, PREFIXES, Shape, original_shapes
-from rockiln.registry.file_gate import PICKLE_SUFFIXES, check_file, check_files
+from rockiln.registry.file_gate import PICKLE_SUFFIXES, check_file, check_files, check_model_id
 from rockiln.registry.folder import architecture_in
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import LAYOUTS
-from rockiln.registry.manifest import MANIFEST_NAME, Manifest, profile_of, read_manifest
+from rockiln.registry.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    manifest_beside,
+    profile_of,
+    read_manifest,
+)
 from rockiln.registry.quantised_weights import quantisable_parts
 from rockiln.registry.safetensors_file import (
     SUFFIX,
@@ -208,11 +213,8 @@ def read_checkpoint(path: Path, root: Path, models: Iterable[ModelProfile]) -> M
     """
     model_id = path.stem
     check_file(path, root)
-    if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
-        raise BrokenModelError(f"{model_id!r} is no model id; rename it to {MODEL_ID_PATTERN}")
-    manifest_file = path.with_name(f"{model_id}.{MANIFEST_NAME}")
-    if manifest_file.is_file():
-        check_file(manifest_file, root)
+    check_model_id(model_id)
+    manifest_file = manifest_beside(path, root)
     file = read_weights_file(path)
     kind = _kind_of(file)
     manifest = read_manifest(manifest_file, FAMILIES[kind], model_id)

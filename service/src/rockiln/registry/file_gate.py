@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
+from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.gguf_file import SUFFIX, read_gguf_file
 from rockiln.registry.safetensors_file import read_weights_file_of
 
@@ -24,6 +26,12 @@ _ACTIVE_CONTENT = (
     b"\x7fELF", b"#!", b"\x1f\x8b",
 )  # fmt: skip
 _ENTRIES_MAX = 10_000
+
+
+def check_model_id(model_id: str) -> None:
+    """Raises BrokenModelError for a name that is no model id."""
+    if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
+        raise BrokenModelError(f"{model_id!r} is no model id; rename it to {MODEL_ID_PATTERN}")
 
 
 def check_files(folder: Path, root: Path) -> None:

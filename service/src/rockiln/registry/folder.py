@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import Architecture, ModelProfile
-from rockiln.domain.request import MODEL_ID_PATTERN
 from rockiln.registry.architecture import architecture_of
 from rockiln.registry.config_gate import check_config
-from rockiln.registry.file_gate import check_files
+from rockiln.registry.file_gate import check_files, check_model_id
 from rockiln.registry.json_file import read_json
 from rockiln.registry.layouts import FAMILY_BY_PIPELINE, FamilyLayout
 from rockiln.registry.manifest import MANIFEST_NAME, profile_of, read_manifest
@@ -33,8 +31,7 @@ def read_model_folder(folder: Path, root: Path, *, model_id: str | None = None) 
         BrokenModelError: the folder cannot be used; the detail says which file and why.
     """
     model_id = folder.name if model_id is None else model_id
-    if re.fullmatch(MODEL_ID_PATTERN, model_id) is None:
-        raise BrokenModelError(f"{model_id!r} is no model id; rename it to {MODEL_ID_PATTERN}")
+    check_model_id(model_id)
     check_files(folder, root)
     index = read_json(folder / INDEX_NAME)
     layout = FAMILY_BY_PIPELINE.get(str(index.get("_class_name")))

@@ -13,6 +13,7 @@ from rockiln.domain.model import Architecture, ModelDefaults, ModelProfile
 from rockiln.domain.quantisation import AtLoad
 from rockiln.domain.request import GUIDANCE_MAX, STEPS_MAX, Side
 from rockiln.domain.sampling import FLOW_SCHEDULERS, SchedulerName
+from rockiln.registry.file_gate import check_file
 from rockiln.registry.layouts import FamilyLayout
 
 MANIFEST_NAME = "rockiln.json"
@@ -228,6 +229,18 @@ FAMILY_MANIFESTS: dict[str, Manifest] = {
         limits=Limits(min_side_px=256, max_side_px=2048),
     ),
 }
+
+
+def manifest_beside(path: Path, root: Path) -> Path:
+    """Where the manifest of a single file is, or would be; one that is there passed the gate.
+
+    Raises:
+        BrokenModelError: it is no plain file in ``root``.
+    """
+    beside = path.with_name(f"{path.stem}.{MANIFEST_NAME}")
+    if beside.is_file():
+        check_file(beside, root)
+    return beside
 
 
 def read_manifest(path: Path, family: str, title: str) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.quantisation import QuantisedWeights
-from rockiln.domain.request import MODEL_ID_PATTERN
-from rockiln.registry.file_gate import check_file
+from rockiln.registry.file_gate import check_file, check_model_id
 from rockiln.registry.json_file import read_json
-from rockiln.registry.manifest import MANIFEST_NAME, read_manifest
+from rockiln.registry.manifest import manifest_beside, read_manifest
 from rockiln.registry.quantised_weights import quantisable_parts
 from rockiln.registry.transformer_file import COMPONENT, transformer_family
 from rockiln.registry.transformer_names import diffusers_shapes, transformer_tensors
@@ -34,8 +32,7 @@ def read_transformer_model(path: Path, root: Path, models: Iterable[ModelProfile
         BrokenModelError: the file cannot be used; the detail says why.
     """
     check_file(path, root)
-    if re.fullmatch(MODEL_ID_PATTERN, path.stem) is None:
-        raise BrokenModelError(f"{path.stem!r} is no model id; rename it to {MODEL_ID_PATTERN}")
+    check_model_id(path.stem)
     lender, weights = _lender(path, models)
     model = replace(
         lender,
@@ -50,10 +47,9 @@ def read_transformer_model(path: Path, root: Path, models: Iterable[ModelProfile
         quantised=_with(lender.quantised, weights.quantised),
         quantisable=_with(lender.quantisable, _roundable(weights)),
     )
-    manifest_file = path.with_name(f"{path.stem}.{MANIFEST_NAME}")
+    manifest_file = manifest_beside(path, root)
     if not manifest_file.is_file():
         return model
-    check_file(manifest_file, root)
     return read_manifest(manifest_file, model.family, path.stem).applied_to(model)
 
 
