@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from rockiln.registry.checkpoint_names import PREFIXES, original_shapes
+
+_ORIGINAL = (
+    (r"controlnet_down_blocks\.(\d+)\.", r"zero_convs.\1.0."),
+    (r"controlnet_mid_block\.", "middle_block_out.0."),
+    (r"controlnet_cond_embedding\.conv_in\.", "input_hint_block.0."),
+)
 
 
 def make_tiny_controlnet(folder: Path, model: Path, *, seed: int = 0, small: bool = False) -> Path:
@@ -30,3 +41,45 @@ def make_tiny_controlnet(folder: Path, model: Path, *, seed: int = 0, small: boo
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)
     return folder
+
+
+def original_names(names: Iterable[str]) -> dict[str, str]:
+    """diffusers' name → the original one: those of a UNet's first half, and a few of its own."""
+    found = {}
+    for name in names:
+        place = re.match(r"controlnet_cond_embedding\.(?:blocks\.(\d+)|conv_out)\.", name)
+        if place is not None:
+            layers = 1 + sum("embedding.blocks." in each and "bias" in each for each in names)
+            number = 2 * (layers if place[1] is None else int(place[1]) + 1)
+            found[name] = f"input_hint_block.{number}.{name.removeprefix(place[0])}"
+        elif name.startswith("controlnet_"):
+            found[name] = name
+            for ours, theirs in _ORIGINAL:
+                found[name] = re.sub(ours, theirs, found[name])
+    rest = {name: () for name in names if name not in found}
+    unet = original_shapes("sd1", "unet", rest)
+    bare = (name.removeprefix(PREFIXES["sd1"]["unet"]) for name in unet)
+    return found | dict(zip(rest, bare, strict=True))
+
+
+def write_controlnet_file(
+    folder: Path,
+    path: Path,
+    prefix: str | None = None,
+    **changes: torch.Tensor | None,
+) -> Path:
+    """The one in ``folder`` as a file.
+
+    Args:
+        prefix: of its original names; None leaves it diffusers' ones.
+        changes: tensors by name, None for one that is left out.
+    """
+    tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
+    if prefix is not None:
+        names = original_names(list(tensors))
+        tensors = {prefix + names[name]: each for name, each in tensors.items()}
+    written = {**tensors, **changes}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: each for name, each in written.items() if each is not None}, path)
+    path.chmod(0o644)
+    return path

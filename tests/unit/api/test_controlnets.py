@@ -15,9 +15,11 @@ from PIL import Image
 
 from rockiln.domain.request import ControlNetUse
 from rockiln.registry import Catalogue
+from rockiln.registry.architecture import unet_facts
+from rockiln.registry.controlnet_shapes import controlnet_tensors
 from rockiln.settings import Settings
 from support.front import Front
-from support.paper_controlnet import write_paper_controlnet
+from support.paper_controlnet import CONTROLNET, write_paper_controlnet, write_zeros
 from support.paper_model import PAPER, write_paper_model
 
 
@@ -87,6 +89,25 @@ def test_the_same_key_and_map_are_the_same_job(front: Front) -> None:
 
     assert send(MAP).get_json()["id"] == send(MAP).get_json()["id"]
     assert send(text(png(colour="red"))).status_code == 422
+
+
+def test_a_file_by_itself_is_one_and_is_read_anew_when_it_changes(front: Front) -> None:
+    place = front.services.settings.own_models_dir / "controlnets" / "pose.safetensors"
+    write_zeros(place, controlnet_tensors(unet_facts(CONTROLNET), CONTROLNET))
+
+    def listed() -> dict[str, Any]:
+        found = front.client.get("/controlnets").get_json()["controlnets"]
+        return {each["name"]: each for each in found}
+
+    pose, edges = listed()["pose"], listed()["edges"]
+    assert pose == {**edges, "name": "pose"}
+    job_id = front.submit(controlnets=[control("pose")])
+    assert front.store.jobs.get(job_id).parameters.controlnets[0].name == "pose"
+    place.write_bytes(place.read_bytes()[:-1])
+    assert "truncated" in listed()["pose"]["reason"]
+    place.unlink()
+    place.symlink_to("nowhere")
+    assert "not a plain file" in listed()["pose"]["reason"]
 
 
 def test_a_map_gives_the_size(front: Front) -> None:

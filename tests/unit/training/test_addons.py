@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rockiln.domain.request import ControlNetUse, GenerationParameters, LoraUse
-from rockiln.registry.controlnets import check_fits, read_controlnet
+from rockiln.registry.controlnets import of_model, read_controlnet
 from rockiln.registry.loras import layers_of, read_lora
 from support.engine_harness import EngineHarness, read_profile
 from support.parameters import parameters
@@ -50,7 +50,7 @@ def test_they_ship_small_and_are_made_for_vista() -> None:
     assert LORA_FILE.stat().st_size < 1_500_000
     assert sum(path.stat().st_size for path in CONTROLNET_FOLDER.iterdir()) < 8_000_000
     assert read_lora(LORA_FILE, layers_of(profile))
-    check_fits(read_controlnet(CONTROLNET_FOLDER), profile)
+    of_model(read_controlnet(CONTROLNET_FOLDER), profile)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # (diffusers)
@@ -85,4 +85,4 @@ def test_training_in_tiny_form_leaves_what_the_registry_takes(tmp_path: Path, ki
     if kind == "lora":
         assert read_lora(out, layers_of(profile))
     else:
-        check_fits(read_controlnet(out), profile)
+        of_model(read_controlnet(out), profile)

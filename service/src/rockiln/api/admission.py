@@ -37,9 +37,9 @@ from rockiln.domain.request import (
 from rockiln.domain.resolution import InputPicture, resolve
 from rockiln.registry.controlnets import (
     beside,
-    check_fits,
     controlnet_paths,
     find_controlnets,
+    of_model,
     read_controlnet,
 )
 from rockiln.registry.embeddings import embedding_files, read_embedding, text_widths
@@ -217,9 +217,7 @@ def _with_controlnets(
         try:
             if use.name not in paths:
                 raise BrokenModelError(f"there is no ControlNet {use.name[:100]!r} on this host")
-            found = read_controlnet(paths[use.name])
-            check_fits(found, profile)
-            facts.append(found.facts)
+            facts.append(of_model(read_controlnet(paths[use.name]), profile).facts)
         except BrokenModelError as error:
             field = f"controlnets.{place}.name"
             errors.append({"field": field, "message": error.detail, "hint": _use_one_of(paths)})

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from rockiln.api.services import Services
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
-from rockiln.registry.controlnets import ControlNet, check_fits, controlnet_paths, read_controlnet
+from rockiln.registry.controlnets import ControlNet, controlnet_paths, of_model, read_controlnet
 from rockiln.registry.revision import signature
 
 
@@ -72,7 +72,7 @@ def _fits(found: ControlNet, model: ModelProfile) -> bool:
     if "controlnets" not in model.features:
         return False
     try:
-        check_fits(found, model)
+        of_model(found, model)
     except BrokenModelError:  # a request for the two together says why
         return False
     return True

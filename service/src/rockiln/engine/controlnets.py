@@ -89,9 +89,9 @@ class ControlNetSet:
 
     def _load(self, path: Path) -> _Loaded:
         base = self._components
-        found = read_controlnet(path)
+        read = read_controlnet(path)
         found_signature = signature(path)
-        found.check_base(base.modules["unet"].config, grid_px_of(base.modules["vae"]))
+        found = read.of_unet(base.modules["unet"].config, grid_px_of(base.modules["vae"]))
         module = load_module(ControlNetModel, found.weights, base.dtype)
         components = replace(base, modules={_PART: module})
         placement = Placement(_STAGES, components, self._placement)

@@ -63,7 +63,7 @@ _TOLD = {"sd2": "2.0-base and 768-v, which differ in that, have the same tensors
 _OTHER_KINDS = (
     (r"lora_(unet|te\d?|transformer)_.+|.+\.lora_(down|up|A|B)\.weight", "a LoRA: into loras/"),
     (r"emb_params|clip_[lg]|string_to_param\..+", "a textual inversion: into embeddings/"),
-    (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet: see controlnets/"),
+    (r"(control_model\.|input_hint_block\.|controlnet_).+", "a ControlNet: into controlnets/"),
     (r"(.+\.)?double_blocks\..+", "something of FLUX.1 that is no transformer of it"),
     (r"(.+\.)?joint_blocks\..+", "something of Stable Diffusion 3 that is no transformer of it"),
     (r"edm_vpred\..+", "made for EDM's v-prediction, which no scheduler here is"),

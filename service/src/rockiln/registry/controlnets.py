@@ -1,4 +1,4 @@
-"""ControlNets: folders in the layout of diffusers, judged by configs and headers. No torch."""
+"""ControlNets: folders in the layout of diffusers, or files, judged by configs and headers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rockiln.domain.request import ControlNetUse
 from rockiln.registry.addons import SUFFIX, addon_files, addon_folders, find_addons
 from rockiln.registry.architecture import unet_facts
 from rockiln.registry.config_gate import check_config
+from rockiln.registry.controlnet_file import ControlNetFile, read_controlnet_file
 from rockiln.registry.controlnet_shapes import controlnet_tensors, hint_channels
 from rockiln.registry.file_gate import check_files
 from rockiln.registry.json_file import read_json
@@ -50,7 +51,7 @@ class ControlNet:
 
     path: Path
     config: dict[str, Any]
-    weights: ComponentWeights
+    weights: ComponentWeights | ControlNetFile
     shape: DenoiserFacts
 
     @property
@@ -62,11 +63,14 @@ class ControlNet:
         """For the memory planner."""
         return ControlNetFacts(self.weights.parameters, self.shape, hint_channels(self.config)[0])
 
-    def check_base(self, unet: _Config, pixels_per_latent: int) -> None:
-        """Raises BrokenModelError where it does not fit the UNet of that config.
+    def of_unet(self, unet: _Config, pixels_per_latent: int) -> ControlNet:
+        """It as it works beside the UNet of that config.
 
         Args:
             pixels_per_latent: along one side, of the model's autoencoder.
+
+        Raises:
+            BrokenModelError: it was made for another one.
         """
         shape, base = self.shape, _facts_of(unet, "the model's unet")
         reads_text = any((*shape.transformer_layers, shape.mid_transformer_layers))
@@ -89,12 +93,17 @@ class ControlNet:
                     f"{self.name} was made for another base: its {what}: {_shown(own)}, "
                     f"the model's: {_shown(other)}"
                 )
+        if not isinstance(self.weights, ControlNetFile):
+            return self
+        weights = self.weights.of_unet(unet)
+        shape = _facts_of(weights.config, self.name)
+        return replace(self, config=weights.config, weights=weights, shape=shape)
 
 
 def controlnet_paths(model_dirs: Iterable[Path]) -> dict[str, Path]:
     """Name → path, over the ``controlnets`` folders of the model directories; first one wins.
 
-    Files are named too, for ``read_controlnet`` to say what they lack.
+    A folder goes before a file of its name.
     """
     roots = list(model_dirs)
     folders = addon_folders(roots, CONTROLNETS_FOLDER, CONFIG_NAME)
@@ -107,18 +116,17 @@ def find_controlnets(model_dirs: Iterable[Path], uses: Iterable[ControlNetUse]) 
 
 
 def read_controlnet(path: Path) -> ControlNet:
-    """What a folder has. Raises BrokenModelError if it is unsound or something else."""
-    if path.suffix == SUFFIX and path.is_file():
-        raise BrokenModelError(
-            f"{path.name} stands alone; a ControlNet is a folder {path.stem} with {CONFIG_NAME} "
-            f"and its weights as {STEM}{SUFFIX}"
-        )
-    check_files(path, path.parent.parent)
-    place = f"{path.name}/{CONFIG_NAME}"
-    config = read_json(path / CONFIG_NAME)
-    if config.get("_class_name") != _CLASS:
-        raise BrokenModelError(f"{place} names {config.get('_class_name')!r}, not {_CLASS}")
-    check_config(config, place, _CLASS)
+    """What a folder or a file has. Raises BrokenModelError if it is unsound or something else."""
+    weights: ComponentWeights | ControlNetFile
+    if path.suffix == SUFFIX and not path.is_dir():
+        place = path.name
+        weights = read_controlnet_file(path)
+        config, found = weights.config, weights.shapes
+    else:
+        check_files(path, path.parent.parent)
+        place = f"{path.name}/{CONFIG_NAME}"
+        config = _folder_config(path, place)
+        weights, found = weights_in(path, STEM), shapes_in(path, STEM)
     for key, choices in _CHOICES.items():
         if key in config and config[key] not in choices:
             raise BrokenModelError(
@@ -129,25 +137,33 @@ def read_controlnet(path: Path) -> ControlNet:
         tensors = controlnet_tensors(shape, config)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenModelError(f"{place} does not tell the shape of a ControlNet") from error
-    weights = weights_in(path, STEM)
-    _check_tensors(path.name, tensors, shapes_in(path, STEM))
+    _check_tensors(path.name, tensors, found)
     return ControlNet(path, config, weights, shape)
 
 
-def check_fits(found: ControlNet, profile: ModelProfile) -> None:
-    """Raises BrokenModelError where it was not made for a model's base."""
+def _folder_config(path: Path, place: str) -> dict[str, Any]:
+    config = read_json(path / CONFIG_NAME)
+    if config.get("_class_name") != _CLASS:
+        raise BrokenModelError(f"{place} names {config.get('_class_name')!r}, not {_CLASS}")
+    check_config(config, place, _CLASS)
+    return config
+
+
+def of_model(found: ControlNet, profile: ModelProfile) -> ControlNet:
+    """It as it works beside a model. Raises BrokenModelError where it has another base."""
     configs = Path(profile.configs or profile.path)
     decoder = profile.architecture.decoder if profile.architecture else None
-    found.check_base(read_json(configs / "unet" / CONFIG_NAME), decoder.scale if decoder else 8)
+    unet = read_json(configs / "unet" / CONFIG_NAME)
+    return found.of_unet(unet, decoder.scale if decoder else 8)
 
 
 def beside(profile: ModelProfile, paths: Iterable[str | Path]) -> ModelProfile:
     """The profile as the memory planner is to see it, with those ControlNets at work.
 
     Raises:
-        BrokenModelError: one is unsound.
+        BrokenModelError: one is unsound, or made for another base.
     """
-    facts = tuple(read_controlnet(Path(path)).facts for path in paths)
+    facts = tuple(of_model(read_controlnet(Path(path)), profile).facts for path in paths)
     return replace(profile, controlnets=facts) if facts else profile
 
 

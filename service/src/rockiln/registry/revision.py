@@ -60,6 +60,8 @@ def revision(model: Path, cache_dir: Path, configs: Path | None = None) -> str:
 
 def _deciding_files(model: Path, configs: Path | None) -> list[tuple[Path, Path]]:
     """Names that tell the files apart, and the files."""
+    if configs is None and model.is_file():
+        return [(Path(model.suffix), model)]
     if configs is None:
         return _files_in(model, _DECIDING_SUFFIXES)
     own = configs / COMPONENT

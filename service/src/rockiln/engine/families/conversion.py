@@ -1,8 +1,12 @@
-"""Single-file checkpoints: tensors under the original names, by diffusers' own conversion."""
+"""Single-file checkpoints: tensors under the original names, by diffusers' own conversion.
+
+Of a ControlNet each is one of diffusers', and the registry has the names.
+"""
 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from transformers import CLIPTokenizer, PreTrainedModel
 
 from rockiln.registry.checkpoint import CONFIGS_FOLDER, CheckpointWeights
 from rockiln.registry.checkpoint_names import is_open_clip
+from rockiln.registry.controlnet_file import ControlNetFile
 from rockiln.registry.json_file import read_json
 
 _CONVERSIONS: dict[Any, Any] = {
@@ -49,10 +54,27 @@ def read_converted(
             None, config=config, state_dict=converted, dtype=dtype, output_loading_info=True
         )
         return module, report
-    config = kind.load_config(weights.folder, local_files_only=True)
+    return _filled(kind, kind.load_config(weights.folder, local_files_only=True), converted)
+
+
+def read_renamed(
+    kind: Any, weights: ControlNetFile, dtype: torch.dtype
+) -> tuple[Any, dict[str, Any]]:
+    """Likewise of a file in which each tensor is one of ``kind``."""
+    with safetensors.safe_open(weights.path, framework="pt") as file:
+        state = {
+            name: file.get_tensor(given).to(dtype).contiguous()
+            for given, name in weights.names.items()
+        }
+    return _filled(kind, weights.config, state)
+
+
+def _filled(
+    kind: Any, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]
+) -> tuple[Any, dict[str, Any]]:
     with torch.device("meta"):
         module = kind.from_config(config)
-    keys = module.load_state_dict(converted, strict=False, assign=True)
+    keys = module.load_state_dict(state, strict=False, assign=True)
     return module, {"missing_keys": keys.missing_keys, "mismatched_keys": ()}
 
 

@@ -13,9 +13,14 @@ from transformers import CLIPTokenizer, PreTrainedModel, Qwen2Tokenizer, T5Token
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.quantisation import NONE
-from rockiln.engine.families.conversion import read_converted, shipped_clip_tokenizer
+from rockiln.engine.families.conversion import (
+    read_converted,
+    read_renamed,
+    shipped_clip_tokenizer,
+)
 from rockiln.engine.quantisation import read_transformer, round_module
 from rockiln.registry.checkpoint import CheckpointWeights, checkpoint_weights
+from rockiln.registry.controlnet_file import ControlNetFile
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.transformer_file import COMPONENT
 from rockiln.registry.transformer_names import FAMILIES
@@ -55,12 +60,14 @@ def _in_few_bits(weights: Weights) -> bool:
     return isinstance(weights, ComponentWeights) and weights.quantised is not None
 
 
-def load_module(kind: Any, weights: Weights, dtype: torch.dtype) -> Any:
+def load_module(kind: Any, weights: Weights | ControlNetFile, dtype: torch.dtype) -> Any:
     """An instance of ``kind`` with every weight from ``weights`` and none made up."""
     folder = weights.folder
     try:
         if isinstance(weights, CheckpointWeights):
             module, report = read_converted(kind, weights, dtype)
+        elif isinstance(weights, ControlNetFile):
+            module, report = read_renamed(kind, weights, dtype)
         elif weights.file is not None:
             module, report = read_transformer(kind, weights.file, folder, weights.family, dtype)
         else:
