@@ -10,6 +10,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "unit"]
 
 RUFF = ("--config", ".config/ruff.toml")
+BY_FILE = ("--dist=loadfile", "--no-loadscope-reorder")
 
 
 @nox.session
@@ -28,7 +29,7 @@ def format(session: nox.Session) -> None:  # noqa: A001 (what people type)
 @nox.session
 def unit(session: nox.Session) -> None:
     """The inner loop: no process of ours, no picture; ``-- -m slow`` for the rest."""
-    spread = ("-n", "auto", "--dist", "loadfile")
+    spread = ("--numprocesses=auto", *BY_FILE)
     session.run("pytest", "tests/unit", "-m", "not slow", *spread, *session.posargs)
 
 
@@ -52,8 +53,8 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def infra(session: nox.Session) -> None:
-    """Fresh hosts in containers."""
-    session.run("pytest", "tests/infra", *session.posargs)
+    """Fresh hosts in containers, two at a time."""
+    session.run("pytest", "tests/infra", "--numprocesses=2", *BY_FILE, *session.posargs)
 
 
 @nox.session

@@ -32,6 +32,27 @@ def postgres() -> Iterator[PostgresServer]:
     server.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that processes side by side end together."""
+    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The lines of the fixture ``figures``, also from other processes."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    lines = [
+        str(value)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == "figures"
+    ]
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """What did not run has not passed: a skip fails, unless the test is marked ``gpu``."""

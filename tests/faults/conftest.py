@@ -11,21 +11,14 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.fault_bench import FaultBench
 
-_LINES = pytest.StashKey[list[str]]()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the fault suite's long forms")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_LINES] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,13 +26,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(limit))
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if config.stash[_LINES]:
-        terminalreporter.section("figures")
-        for line in config.stash[_LINES]:
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture
@@ -53,13 +39,15 @@ def sizes(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+def figures(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[..., None]:
     """Prints one line at the end of the run: the test's name and what it counted."""
 
     def note(**counted: object) -> None:
         words = " ".join(f"{name}={value}" for name, value in counted.items())
         line = f"{request.node.name}: {words}"
-        request.config.stash[_LINES].append(line)
+        record_property("figures", line)
         path = os.environ.get("ROCKILN_FIGURES")
         if path:
             with Path(path).open("a") as file:

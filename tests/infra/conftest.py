@@ -2,15 +2,15 @@
 
 With ``--hosts=docker://NAME`` (or ``ansible://…``, ``ssh://…``) the files here, by concern, look at
 hosts on which bootstrap.sh has run: Molecule's verifier calls them so, and they run on a real host
-in the same way. Without it only ``test_scenarios.py`` runs: it plays the Molecule scenarios, and
-these call the rest.
+in the same way. Without it only ``scenarios`` runs: it plays the Molecule scenarios, and these call
+the rest.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Hosts given: everything but the scenarios. None given: the scenarios alone."""
     if not collection_path.is_file():
         return None
-    return (collection_path.name == "test_scenarios.py") == bool(config.getoption("hosts")) or None
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A scenario's own seconds, not those that its test waited: ``--durations`` prints them."""
-    report = yield
-    for name, value in item.user_properties:
-        if report.when == "call" and name == "seconds" and isinstance(value, float):
-            report.duration = value
-    return report
+    return (collection_path.parent.name == "scenarios") == bool(config.getoption("hosts")) or None
 
 
 @pytest.fixture(scope="session")
