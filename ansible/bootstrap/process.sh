@@ -36,7 +36,7 @@ torch_requirement() {
 }
 
 install_process() {
-  local python venv="$data_home/venv" key work
+  local python venv="$data_home/venv" key work install
   check_address
   check_space
   python="$(process_python)" || no_python
@@ -53,10 +53,12 @@ install_process() {
   "$python" -m venv "$venv"
   torch_requirement >"$work/torch.txt"
   # A wheel folder of the host may have it; else its one index. The hash decides in either case.
-  "$venv/bin/pip" install "${pip_strict[@]}" --no-index --requirement "$work/torch.txt" >>"$log_file" 2>&1 ||
-    "$venv/bin/pip" install "${pip_strict[@]}" --index-url "$(catalogue_value index)" --requirement "$work/torch.txt" ||
+  # Python compiles what is used at the first start; pip would compile all of torch.
+  install=("$venv/bin/pip" install "${pip_strict[@]}" --no-compile)
+  "${install[@]}" --no-index --requirement "$work/torch.txt" >>"$log_file" 2>&1 ||
+    "${install[@]}" --index-url "$(catalogue_value index)" --requirement "$work/torch.txt" ||
     fail "$E_STEP" "pip could not install torch from its index, $(catalogue_value index)" "check the network, or name a folder that has the wheel: PIP_FIND_LINKS=DIR ./bootstrap.sh"
-  "$venv/bin/pip" install "${pip_strict[@]}" --requirement containers/locks/worker.txt ||
+  "${install[@]}" --requirement containers/locks/worker.txt ||
     fail "$E_STEP" "pip could not install containers/locks/worker.txt" "check the network or pip's settings (pip config list), then ./bootstrap.sh again"
   "$python" -m venv "$work/build"
   "$work/build/bin/pip" install "${pip_strict[@]}" --requirement containers/locks/build.txt
@@ -101,7 +103,7 @@ run_process() {
   say_done "$picture" "$service_log"
   say "It runs in the foreground; Ctrl-C stops it."
   wait "$pid" || status=$?
-  # A signal ends the first wait; the second one is the service's own end.
-  wait "$pid" 2>/dev/null || status=$?
+  # A signal ends the first wait; the second tells how the service itself ended.
+  ((status <= 128)) || { status=0; wait "$pid" || status=$?; }
   exit "$status"
 }

@@ -27,8 +27,7 @@ HOSTS = {
     "--make-bundle": ("molecule/default/converge.yml", "--make-bundle"),
     "--offline": ("molecule/default/converge.yml", "--offline"),
     "--inventory": ("molecule/default/verify.yml", "--inventory"),
-    # Its parts alone: the whole loads torch from the network.
-    "--runtime": ("tests/contract/host/test_catalogue.py", "process"),
+    "--runtime": ("tests/integration/test_runtime_process.py", "--runtime"),
 }
 PLAYBOOKS = {
     "site": "molecule/shared/create_kiln.yml",

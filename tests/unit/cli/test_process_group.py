@@ -64,6 +64,17 @@ def test_a_stop_signal_ends_every_member(number: signal.Signals) -> None:
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
+def test_a_stop_that_is_asked_for_twice_is_in_order_too() -> None:
+    """As bootstrap.sh in a terminal does: Ctrl-C reaches both, and it hands its own on."""
+    group, watched = start_group()
+    eventually(lambda: len(members(watched)) == 2, "both members run")
+    group.send_signal(signal.SIGSTOP)  # so that both wait when it goes on
+    group.send_signal(signal.SIGINT)
+    group.send_signal(signal.SIGTERM)
+    group.send_signal(signal.SIGCONT)
+    assert group.wait(60) == 0
+
+
 def test_members_do_not_outlive_a_group_that_was_killed() -> None:
     group, watched = start_group()
     eventually(lambda: len(members(watched)) == 2, "both members run")

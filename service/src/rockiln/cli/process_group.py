@@ -71,6 +71,9 @@ class ProcessGroup:
                 self._reap()
         finally:
             self._stop_all()
+            # A second Ctrl-C has got what it wants: it may not kill this process now.
+            while signal.sigtimedwait(_WAITED_SIGNALS, 0) is not None:
+                pass
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _start_due(self) -> None:
