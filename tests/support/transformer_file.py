@@ -54,6 +54,54 @@ def write_safetensors(
     return path
 
 
+def write_scaled(
+    folder: Path,
+    path: Path,
+    prefix: str = "",
+    *,
+    name: str = "scale_weight",
+    mark: bool = True,
+    **changes: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """Likewise with matrices in fp8 and a scale each, as for ComfyUI.
+
+    Returns:
+        What the numbers in it stand for, under diffusers' names.
+    """
+    held: dict[str, Any] = {prefix + "scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
+    meant = {}
+    if not mark:
+        held.clear()
+    for original, tensor in original_tensors(folder).items():
+        held[prefix + original] = tensor
+        if tensor.dim() == 2:
+            scale = tensor.abs().max() / torch.finfo(torch.float8_e4m3fn).max
+            rounded = (tensor / scale).to(torch.float8_e4m3fn)
+            layer = prefix + original.removesuffix(".weight")
+            held[prefix + original] = rounded
+            held[f"{layer}.{name}"] = scale.clone()
+            held[f"{layer}.{name.replace('weight', 'input')}"] = torch.ones(1)
+            tensor = rounded.float() * scale  # noqa: PLW2901 (as a reader has it)
+        meant[original] = tensor
+    held |= changes
+    save_file({name: each for name, each in held.items() if each is not None}, path)
+    path.chmod(0o644)
+    return diffusers_tensors(folder, meant)
+
+
+def diffusers_tensors(folder: Path, originals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``original_tensors`` backwards."""
+    config = read_json(folder / "transformer" / "config.json")
+    found: dict[str, torch.Tensor] = {}
+    for named in transformer_tensors(config, family_of(folder)):
+        rows = originals[named.original]
+        if named.swapped:
+            rows = torch.cat(rows.chunk(2)[::-1])
+        parts = torch.split(rows, [shape[0] for _, shape in named.parts])
+        found |= {name: part.clone() for (name, _), part in zip(named.parts, parts, strict=True)}
+    return found
+
+
 def write_gguf(
     folder: Path, path: Path, kind: str = "Q8_0", *, change: Callable[[str], str | None] = str
 ) -> Path:

@@ -1,4 +1,4 @@
-"""ControlNets in one file draw as diffusers' pipelines do with the folder that they were made of."""
+"""ControlNets in one file draw as diffusers' pipelines do with the folder that they come from."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import ModelProfile
 from rockiln.engine.families import FAMILIES
+from rockiln.engine.picture_file import read_record
+from rockiln.engine.quantisation import Float8Linear
 from rockiln.registry import load_catalogue
 from support.engine_harness import EngineHarness, largest_difference
 from support.parameters import parameters
 from support.reference import Reference
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
-from support.transformer_file import write_safetensors
+from support.transformer_file import family_of, original_tensors, write_safetensors, write_scaled
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +97,58 @@ def test_half_precision_is_that_of_the_folder(
     for name, tensor in one.items():
         assert other[name].dtype == dtype
         assert torch.equal(tensor.to(held).to(dtype), other[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "placement"), [("scale_weight", None), ("weight_scale", "sequential_offload")]
+)
+def test_fp8_with_scales_is_multiplied_by_them(
+    harness: EngineHarness, models: Path, tmp_path: Path, name: str, placement: str | None
+) -> None:
+    """As diffusers draws with the numbers that are meant; they stay a byte each."""
+    root = tmp_path / "models"
+    shutil.copytree(models / "lender", root / "lender")
+    mark = name == "scale_weight"
+    prefix = "" if mark else PREFIX
+    path = root / "scaled.safetensors"
+    meant = write_scaled(models / "z-folder", path, prefix, name=name, mark=mark)
+    profile = load_catalogue([root]).models["scaled"]
+    reference = Reference(FLOW[profile.family][1], models / "lender")
+    reference.pipeline.transformer.load_state_dict(meant)
+    for part in (reference.pipeline.vae, reference.pipeline.transformer):
+        part.to(memory_format=torch.channels_last)
+    (expected,) = reference.draw(ASKED)
+    changes = {"placement": placement} if placement else {}
+    (made,) = harness.run(ASKED, profile, chosen=harness.plan(ASKED, profile, **changes))
+    assert largest_difference(harness.pixels(made), expected) == 0
+    said = {"kind": "f8_e4m3", "exact": False, "weight_error": 0.029}
+    assert (read_record(harness.data(made)) or {})["quantisation"] == {"transformer": said}
+    module = harness.shelf.take(profile, harness.plan(ASKED, profile)).model.components
+    held = [each for each in module.modules["transformer"].modules() if type(each) is Float8Linear]
+    assert sum(each.weight.numel() for each in held) == profile.quantised["transformer"].held_bytes
+    assert all(each.weight.element_size() == 1 for each in held)
+
+
+def test_scales_that_float16_cannot_hold_lose_nothing(models: Path, tmp_path: Path) -> None:
+    """A layer of small weights has one below float16's normal numbers."""
+    folder = models / "z-folder"
+    name = FIRST[family_of(folder)]
+    layer = name.removesuffix(".weight")
+    shape = original_tensors(folder)[name].shape
+    numbers = torch.full(shape, 448.0).to(torch.float8_e4m3fn)
+    changes: dict[str, Any] = {name: numbers, f"{layer}.scale_weight": torch.tensor(3.3e-6)}
+    path = tmp_path / "scaled.safetensors"
+    write_scaled(folder, path, **changes)
+    family = FAMILIES[family_of(folder)]
+    module = family.load(models / "lender", torch.float16, CPU, path).modules["transformer"]
+    (scaled,) = [
+        each
+        for each in module.modules()
+        if isinstance(each, Float8Linear) and each.scale == pytest.approx(3.3e-6)
+    ]
+    scaled.bias.zero_()
+    found = scaled(torch.eye(scaled.in_features, dtype=torch.float16))
+    assert found.float().mean() == pytest.approx(448 * 3.3e-6, rel=2e-3)
 
 
 def test_such_a_file_can_be_rounded_at_load(

@@ -21,7 +21,7 @@ from rockiln.registry.transformer_names import transformer_tensors
 from support.hostile_file import assert_load_runs_nothing, assert_refused
 from support.known_models import CONFIGS
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
-from support.transformer_file import WEIGHTS, write_gguf, write_safetensors
+from support.transformer_file import WEIGHTS, write_gguf, write_safetensors, write_scaled
 from unit.registry.test_hostile_files import NAME, header, instead, lender, pipe, raw, rename
 from unit.registry.test_hostile_models import link, pickled, put, script, zipped
 
@@ -50,8 +50,12 @@ PUBLISHED: dict[str, dict[str, tuple[int, ...]]] = {
 }
 
 
-def written(**changes: Any) -> Any:
-    return lambda root, _: write_safetensors(root / "lender", root / NAME, **changes)
+def written(dtype: Any = torch.float32, **changes: Any) -> Any:
+    return lambda root, _: write_safetensors(root / "lender", root / NAME, dtype, **changes)
+
+
+def scaled(**changes: Any) -> Any:
+    return lambda root, _: write_scaled(root / "lender", root / NAME, **changes)
 
 
 CORPUS: dict[str, tuple[Any, str]] = {
@@ -71,10 +75,39 @@ CORPUS: dict[str, tuple[Any, str]] = {
     "giant-shape": (header(lambda said: said[FIRST].update(shape=[1 << 62, 8])), "does not fit"),
     "integers": (header(lambda said: said[FIRST].update(dtype="I32")), "is of I32; read are F32"),
     "bytes": (written(**{FIRST: torch.zeros(8192, 1, dtype=torch.uint8)}), "is of U8"),
-    "float64": (written(dtype=torch.float64), "is of F64"),
-    "other-fp8": (written(dtype=torch.float8_e5m2), "is of F8_E5M2"),
-    "scaled-fp8": (
-        written(**{"img_in.scale_weight": torch.ones(())}), "scales of their own",
+    "float64": (written(torch.float64), "is of F64"),
+    "other-fp8": (written(torch.float8_e5m2), "is of F8_E5M2"),
+    "scale-of-float32": (
+        written(**{"img_in.scale_weight": torch.ones(())}), "beside no weight in fp8 of its own",
+    ),
+    "scale-of-nothing": (scaled(**{"x.scale_weight": torch.ones(())}), "beside no weight in fp8"),
+    "two-scales": (
+        scaled(**{"img_in.weight_scale": torch.ones(())}), "beside no weight in fp8 of its own",
+    ),
+    **{
+        f"scale-{number}": (
+            scaled(**{"img_in.scale_weight": torch.tensor(number)}), "which is no scale",
+        )
+        for number in (0.0, -1.0, 1e-30, 1e30, float("inf"), float("nan"))
+    },
+    "scale-of-two-numbers": (
+        scaled(**{"img_in.scale_weight": torch.ones(2)}), "is not one number in F32",
+    ),
+    "scale-of-rows": (
+        scaled(**{"img_in.scale_weight": torch.ones(32, 1)}), "is not one number in F32",
+    ),
+    "scale-of-integers": (
+        scaled(**{"img_in.scale_weight": torch.ones((), dtype=torch.int32)}), "is not one number",
+    ),
+    "scale-lacking": (
+        scaled(**{"img_in.scale_weight": None}), "'img_in.weight' lacks the scale that the others",
+    ),
+    "mark-alone": (
+        written(torch.float8_e4m3fn, scaled_fp8=torch.zeros(2).to(torch.float8_e4m3fn)),
+        "lacks the scale",
+    ),
+    "blocks-with-scales": (
+        written(**{"img_in.weight_scale_inv": torch.ones(2, 2)}), "scales of their own",
     ),
     "quantised-elsewhere": (
         written(**{"img_in.comfy_quant": torch.ones(9, dtype=torch.uint8)}), "scales of their own",

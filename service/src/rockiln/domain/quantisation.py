@@ -70,18 +70,26 @@ QUANTISED_TYPES = {
     )
 }
 TENSOR_TYPES = PLAIN_TYPES | QUANTISED_TYPES
-# Of safetensors, under their name for it: 4 bits of exponent, 3 of fraction, no scale.
+# Of safetensors, under their name for it: 4 bits of exponent, 3 of fraction. A scale of a whole
+# tensor brings its numbers into that range, and makes them no more exact.
 FLOAT8 = TensorType("f8_e4m3", -1, 1, 1, weight_error=0.029)
 TYPE_BY_NAME = {each.name: each for each in (*TENSOR_TYPES.values(), FLOAT8)}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file. ``offset`` is from its start; the slowest dimension comes first."""
+    """One tensor of a file.
+
+    Attributes:
+        shape: the slowest dimension comes first.
+        offset: from the file's start.
+        scale: what its numbers are to be multiplied by.
+    """
 
     shape: tuple[int, ...]
     type: TensorType
     offset: int
+    scale: float = 1.0
 
     @property
     def numbers(self) -> int:

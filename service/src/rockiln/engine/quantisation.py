@@ -43,12 +43,15 @@ class QuantisedLinear(GGUFLinear):  # type: ignore[misc] # diffusers has no type
 
 
 class Float8Linear(QuantisedLinear):
-    """Likewise, of fp8 without a scale."""
+    """Likewise, of fp8. ``scale`` is what its numbers are multiplied by."""
+
+    scale = 1.0
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         dtype = self.compute_dtype
         bias = None if self.bias is None else self.bias.to(dtype)
-        return nn.functional.linear(inputs.to(dtype), _from_float8(self.weight, dtype), bias)
+        weight = _from_float8(self.weight, dtype, self.scale)
+        return nn.functional.linear(inputs.to(dtype), weight, bias)
 
 
 def layer_shape(layer: nn.Module) -> tuple[int, ...]:
@@ -102,7 +105,7 @@ def read_transformer(
     content = np.memmap(path, mode="c")
     layers = dict(_linear_layers(module))
     state: dict[str, torch.Tensor] = {}
-    bytes_of: dict[str, nn.Parameter] = {}
+    bytes_of: dict[str, tuple[nn.Parameter, float]] = {}
     for named in transformer_tensors(read_json(folder / "config.json"), family):
         tensor = held[named.original]
         rows = _rows(content, tensor, named.shape)
@@ -115,16 +118,16 @@ def read_transformer(
         ):
             layer = name.removesuffix(".weight")
             if tensor.quantised and layer in layers:
-                bytes_of[layer] = _parameter(part.clone(), tensor.type)
+                bytes_of[layer] = _parameter(part.clone(), tensor.type), tensor.scale
             elif tensor.type is FLOAT8:
-                state[name] = _from_float8(part, dtype)
+                state[name] = _from_float8(part, dtype, tensor.scale)
             elif tensor.quantised:
                 state[name] = dequantize_gguf_tensor(_parameter(part, tensor.type)).to(dtype)
             else:
                 state[name] = part.to(dtype, copy=True)
     keys = module.load_state_dict(state, strict=False, assign=True)
-    for layer, weight in bytes_of.items():
-        _hold(module, layer, weight, dtype)
+    for layer, (weight, scale) in bytes_of.items():
+        _hold(module, layer, weight, dtype, scale)
     missing = set(keys.missing_keys) - {f"{layer}.weight" for layer in bytes_of}
     return module, {"missing_keys": sorted(missing), "mismatched_keys": ()}
 
@@ -143,8 +146,9 @@ def _linear_layers(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear))
 
 
-def _from_float8(held: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return held.view(torch.float8_e4m3fn).to(dtype)
+def _from_float8(held: torch.Tensor, dtype: torch.dtype, scale: float) -> torch.Tensor:
+    numbers = held.view(torch.float8_e4m3fn).to(dtype)
+    return numbers if scale == 1 else numbers.mul_(scale)
 
 
 def _parameter(held: torch.Tensor, kind: TensorType) -> nn.Parameter:
@@ -154,7 +158,9 @@ def _parameter(held: torch.Tensor, kind: TensorType) -> nn.Parameter:
     return made
 
 
-def _hold(module: nn.Module, name: str, weight: nn.Parameter, dtype: torch.dtype) -> None:
+def _hold(
+    module: nn.Module, name: str, weight: nn.Parameter, dtype: torch.dtype, scale: float = 1.0
+) -> None:
     """Puts a layer of bytes in the place of a plain one; it computes in ``dtype``."""
     plain = module.get_submodule(name)
     made = QuantisedLinear if isinstance(weight, GGUFParameter) else Float8Linear
@@ -163,5 +169,7 @@ def _hold(module: nn.Module, name: str, weight: nn.Parameter, dtype: torch.dtype
             plain.in_features, plain.out_features, plain.bias is not None, compute_dtype=dtype
         )
     layer.weight, layer.bias = weight, plain.bias
+    if scale != 1:
+        layer.scale = scale
     parent, _, own = name.rpartition(".")
     setattr(module.get_submodule(parent), own, layer)
