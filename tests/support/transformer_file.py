@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from safetensors.torch import load_file, save_file
 
 from rockiln.registry.json_file import read_json
-from rockiln.registry.transformer_names import transformer_tensors
+from rockiln.registry.transformer_names import T5, transformer_tensors
 
 Array = npt.NDArray[np.generic]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -111,10 +111,26 @@ def write_gguf(
         kind: of every matrix that has whole blocks; the rest is F32.
         change: original name → another one; None leaves the tensor out.
     """
+    named = {change(name): each for name, each in original_tensors(folder).items()}
+    return _write(path, family_of(folder), named, kind)
+
+
+def write_t5(folder: Path, path: Path, kind: str = "Q8_0", **changes: str | None) -> Path:
+    """Likewise of the T5 in ``folder``. ``changes``: as ``write_gguf``'s, by original name."""
+    weights = load_file(folder / "model.safetensors")
+    named = {
+        changes.get(each.original, each.original): weights[each.parts[0][0]]
+        for each in transformer_tensors(read_json(folder / "config.json"), T5)
+    }
+    return _write(path, "t5encoder", named, kind)
+
+
+def _write(
+    path: Path, architecture: str, tensors: Mapping[str | None, torch.Tensor], kind: str
+) -> Path:
     quantised = GGMLQuantizationType[kind]
-    writer = GGUFWriter(path, family_of(folder))
-    for original, tensor in original_tensors(folder).items():
-        name = change(original)
+    writer = GGUFWriter(path, architecture)
+    for name, tensor in tensors.items():
         if name is None:
             continue
         numbers = tensor.float().numpy()

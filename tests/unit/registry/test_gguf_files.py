@@ -183,11 +183,19 @@ def test_a_folder_may_have_its_transformer_so(root: Path) -> None:
     assert "which one is meant" in load_catalogue([root]).broken["lender"]
 
 
-def test_a_text_encoder_is_not_read_so(root: Path) -> None:
-    place = root / "lender" / "text_encoder_2"
-    (root / NAME).rename(place / "t5.gguf")
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("text_encoder", "for transformers and for T5 only"),
+        ("text_encoder_2", "is no t5 transformer of this shape: token_embd.weight is missing"),
+        ("vae", "for transformers and for T5 only"),
+    ],
+)
+def test_another_part_is_not_read_from_it(root: Path, part: str, words: str) -> None:
+    place = root / "lender" / part
+    (root / NAME).rename(place / "part.gguf")
     next(place.glob("*.safetensors")).unlink()
-    assert "for transformers only" in load_catalogue([root]).broken["lender"]
+    assert words in load_catalogue([root]).broken["lender"]
 
 
 def test_a_file_of_another_family_needs_its_own_folder(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Transformers in one file, and layers whose weights are held in few bits.
+"""Transformers and T5 in one file, and layers whose weights are held in few bits.
 
 The layers are diffusers' own for GGUF: their weights come back to the dtype of the work right
 before each forward, in plain torch, so that no kernel of any vendor is needed. diffusers' loader
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantize_gguf_tensor
 from torch import nn
+from transformers import PreTrainedModel
 
 from rockiln.domain.quantisation import AT_LOAD, FLOAT8, TYPE_BY_NAME, StoredTensor, TensorType
 from rockiln.registry.json_file import read_json
@@ -100,8 +101,7 @@ def read_transformer(
         BrokenModelError: the file is unsound or of another shape.
     """
     held = stored_transformer(path, folder, family)
-    with torch.device("meta"):
-        module = kind.from_config(kind.load_config(folder, local_files_only=True))
+    module = _empty(kind, folder)
     content = np.memmap(path, mode="c")
     layers = dict(_linear_layers(module))
     state: dict[str, torch.Tensor] = {}
@@ -116,20 +116,36 @@ def read_transformer(
             torch.split(rows, [shape[0] for _, shape in named.parts]),
             strict=True,
         ):
-            layer = name.removesuffix(".weight")
+            layer, own = name.removesuffix(".weight"), _dtype_of(kind, name, dtype)
             if tensor.quantised and layer in layers:
                 bytes_of[layer] = _parameter(part.clone(), tensor.type), tensor.scale
             elif tensor.type is FLOAT8:
-                state[name] = _from_float8(part, dtype, tensor.scale)
+                state[name] = _from_float8(part, own, tensor.scale)
             elif tensor.quantised:
-                state[name] = dequantize_gguf_tensor(_parameter(part, tensor.type)).to(dtype)
+                state[name] = dequantize_gguf_tensor(_parameter(part, tensor.type)).to(own)
             else:
-                state[name] = part.to(dtype, copy=True)
-    keys = module.load_state_dict(state, strict=False, assign=True)
+                state[name] = part.to(own, copy=True)
+    module.load_state_dict(state, strict=False, assign=True)
     for layer, (weight, scale) in bytes_of.items():
-        _hold(module, layer, weight, dtype, scale)
-    missing = set(keys.missing_keys) - {f"{layer}.weight" for layer in bytes_of}
-    return module, {"missing_keys": sorted(missing), "mismatched_keys": ()}
+        _hold(module, layer, weight, _dtype_of(kind, layer, dtype), scale)
+    if issubclass(kind, PreTrainedModel):
+        module.tie_weights()
+    missing = [name for name, tensor in module.named_parameters() if tensor.is_meta]
+    return module, {"missing_keys": missing, "mismatched_keys": ()}
+
+
+def _empty(kind: Any, folder: Path) -> Any:
+    with torch.device("meta"):
+        if issubclass(kind, PreTrainedModel):
+            return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+        return kind.from_config(kind.load_config(folder, local_files_only=True))
+
+
+def _dtype_of(kind: Any, name: str, dtype: torch.dtype) -> torch.dtype:
+    """Of what is no bytes: T5 has layers that overflow in float16."""
+    wide = getattr(kind, "_keep_in_fp32_modules", None) or ()
+    overflows = issubclass(kind, PreTrainedModel) and not set(wide).isdisjoint(name.split("."))
+    return torch.float32 if overflows and dtype is torch.float16 else dtype
 
 
 def _rows(content: Any, tensor: StoredTensor, shape: tuple[int, ...]) -> torch.Tensor:

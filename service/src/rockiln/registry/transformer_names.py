@@ -1,6 +1,7 @@
 """The tensors of FLUX.1's and SD3's transformer: original names and diffusers' ones, with shapes.
 
-From a component's config alone: no weights are needed to say what a file of them has to hold.
+And those of their text encoder T5, as llama.cpp and transformers name them. From a component's
+config alone: no weights are needed to say what a file of them has to hold.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class NamedTensor:
     Attributes:
         parts: what diffusers makes of it, one after the other along the first dimension.
         swapped: its halves change places: shift before scale there, after it here.
+        table: rows of it are looked up; it does not stay in few bits.
     """
 
     original: str
     parts: tuple[Part, ...]
     swapped: bool = False
+    table: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -41,18 +44,21 @@ class NamedTensor:
 def transformer_tensors(config: Config, family: str) -> list[NamedTensor]:
     """All of a transformer with this config.
 
+    Args:
+        family: of the model, or T5.
+
     Raises:
         BrokenModelError: the family has none here, or the config leaves something out.
     """
-    if family not in FAMILIES:
+    if family not in _TENSORS:
         raise BrokenModelError(
             f"a transformer by its original names is read for {' and '.join(FAMILIES)} only"
         )
     try:
-        return list(FAMILIES[family](config))
+        return list(_TENSORS[family](config))
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenModelError(
-            f"transformer/config.json does not tell its shape: {error}"
+            f"the config.json of a {family} transformer does not tell its shape: {error}"
         ) from None
 
 
@@ -171,6 +177,35 @@ def _sd3(config: Config) -> Iterator[NamedTensor]:
     yield from _ends(int(config.get("out_channels") or channels) * patch**2, width)
 
 
+def _t5(config: Config) -> Iterator[NamedTensor]:
+    width, inner = int(config["d_model"]), int(config["d_ff"])
+    heads = int(config["num_heads"])
+    attention = heads * int(config["d_kv"])
+    gated = str(config.get("feed_forward_proj", "relu")).startswith("gated-")
+    words: Part = ("shared.weight", (int(config["vocab_size"]), width))
+    yield NamedTensor("token_embd.weight", (words,), table=True)
+    for index in range(int(config["num_layers"])):
+        block, place = f"enc.blk.{index}", f"encoder.block.{index}.layer"
+        yield _vector(f"{block}.attn_norm.weight", f"{place}.0.layer_norm.weight", width)
+        for part in "qkv":
+            name = f"{place}.0.SelfAttention.{part}.weight"
+            yield NamedTensor(f"{block}.attn_{part}.weight", ((name, (attention, width)),))
+        out: Part = (f"{place}.0.SelfAttention.o.weight", (width, attention))
+        yield NamedTensor(f"{block}.attn_o.weight", (out,))
+        if index == 0:
+            buckets = int(config.get("relative_attention_num_buckets", 32))
+            name = f"{place}.0.SelfAttention.relative_attention_bias.weight"
+            yield NamedTensor(f"{block}.attn_rel_b.weight", ((name, (buckets, heads)),), table=True)
+        yield _vector(f"{block}.ffn_norm.weight", f"{place}.1.layer_norm.weight", width)
+        layers = {"ffn_gate": "wi_0", "ffn_up": "wi_1"} if gated else {"ffn_up": "wi"}
+        for original, name in layers.items():
+            part_of: Part = (f"{place}.1.DenseReluDense.{name}.weight", (inner, width))
+            yield NamedTensor(f"{block}.{original}.weight", (part_of,))
+        down: Part = (f"{place}.1.DenseReluDense.wo.weight", (width, inner))
+        yield NamedTensor(f"{block}.ffn_down.weight", (down,))
+    yield _vector("enc.output_norm.weight", "encoder.final_layer_norm.weight", width)
+
+
 def _attention(
     original: str, place: str, names: tuple[str, ...], width: int, normed: int
 ) -> Iterator[NamedTensor]:
@@ -215,3 +250,5 @@ def _vector(original: str, name: str, length: int) -> NamedTensor:
 
 
 FAMILIES = {"flux": _flux, "sd3": _sd3}
+T5 = "t5"
+_TENSORS = {**FAMILIES, T5: _t5}

@@ -15,7 +15,7 @@ from rockiln.registry.layouts import FamilyLayout
 from rockiln.registry.quantised_weights import held_quantised
 from rockiln.registry.safetensors_file import read_weights_file_of
 from rockiln.registry.transformer_file import COMPONENT, stored_transformer
-from rockiln.registry.transformer_names import diffusers_shapes, transformer_tensors
+from rockiln.registry.transformer_names import T5, diffusers_shapes, transformer_tensors
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,14 @@ def component_weights(folder: Path, layout: FamilyLayout) -> dict[str, Component
 
 
 def transformer_component(path: Path, folder: Path, family: str) -> ComponentWeights:
-    """A transformer in one file, for the config in ``folder``.
+    """A transformer, or T5, in one file, for the config in ``folder``.
 
     Raises:
         BrokenModelError: the file is unsound or of another shape.
     """
-    tensors = stored_transformer(path, folder, family).values()
+    held = stored_transformer(path, folder, family)
+    tensors = held.values()
+    named = transformer_tensors(read_json(folder / "config.json"), family)
     return ComponentWeights(
         folder,
         None,
@@ -67,7 +69,7 @@ def transformer_component(path: Path, folder: Path, family: str) -> ComponentWei
         sum(tensor.numbers for tensor in tensors),
         file=path,
         family=family,
-        quantised=held_quantised(tensors),
+        quantised=held_quantised(held[each.original] for each in named if not each.table),
     )
 
 
@@ -88,9 +90,10 @@ def component_shapes(folder: Path, layout: FamilyLayout) -> dict[str, dict[str, 
 def shapes_in(folder: Path, stem: str, family: str = "") -> dict[str, tuple[int, ...]]:
     """Of one component. Raises BrokenModelError where a file is not sound."""
     names = _weights_names(folder, stem, None) or _weights_names(folder, stem, "fp16")
-    if not names and _gguf_file(folder) is not None:
+    gguf = None if names else _gguf_file(folder)
+    if gguf is not None:
         config = read_json(folder / "config.json")
-        return diffusers_shapes(transformer_tensors(config, family))
+        return diffusers_shapes(transformer_tensors(config, _held_family(gguf, family)))
     shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
         shapes |= read_weights_file_of(folder.name, folder / name).shapes
@@ -127,9 +130,7 @@ def weights_in(
             )
     gguf = _gguf_file(folder)
     if gguf is not None:
-        if folder.name != COMPONENT:
-            raise BrokenModelError(f"{folder.name}/{gguf.name}: GGUF is read for transformers only")
-        return transformer_component(gguf, folder, family)
+        return transformer_component(gguf, folder, _held_family(gguf, family))
     raise BrokenModelError(f"{folder.name}/{stem}.safetensors is missing")
 
 
@@ -139,6 +140,18 @@ def _gguf_file(folder: Path) -> Path | None:
     if len(files) > 1:
         raise BrokenModelError(f"{folder.name} has {len(files)} files of GGUF: which one is meant?")
     return files[0] if files else None
+
+
+def _held_family(gguf: Path, family: str) -> str:
+    """Whose names a component's file has. Raises BrokenModelError where it is none that is read."""
+    folder = gguf.parent
+    if folder.name == COMPONENT:
+        return family
+    if read_json(folder / "config.json").get("model_type") != T5:
+        raise BrokenModelError(
+            f"{folder.name}/{gguf.name}: GGUF is read for transformers and for T5 only"
+        )
+    return T5
 
 
 def _kept(shapes: dict[str, tuple[int, ...]], left_out: str | None) -> dict[str, tuple[int, ...]]:
