@@ -153,6 +153,13 @@ class Engine:
         done = self.call("container", "inspect", "--format", "{{.State.Status}}", name)
         return done.code == 0 and done.output.strip() == "running"
 
+    def container_exists(self, name: str) -> bool:
+        """Also one that was only made, or has ended."""
+        done = self.call("container", "inspect", "--format", "{{.State.Status}}", name)
+        if done.code != 0 and "no such container" not in done.errors.lower():
+            raise EngineError(f"docker container inspect {name}: {done.errors.strip()}")
+        return done.code == 0
+
     def load(self, archive: Path) -> None:
         done = self.call("load", "--quiet", "--input", str(archive))
         if done.code != 0:

@@ -3,12 +3,14 @@
 The engine gives a container its ports with the first network that leads out of the host. So the
 new one runs beside the old one without that network, and joins it as soon as the ports are free.
 That is before the engine has done with the old one: ports that can be bound have been given back.
+One that is said to have stopped may still have them (20.10): the engine gives them back after that.
 A refused attempt leaves half an interface in the new one (20.10), so there is one attempt.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._api_switch import mu
 from ansible_collections.rockiln.host.plugins.module_utils._engine import Engine, EngineError
 
 POLL_SECONDS = 0.005
+RELEASE_SECONDS = 5.0
 
 
 def is_free(address: str) -> bool:
@@ -90,7 +93,11 @@ def hand_over(
     """
     with ThreadPoolExecutor(max_workers=1) as beside:
         stop = beside.submit(must, engine, "stop", "--time", str(stop_seconds), current)
-        while not stop.done() and not all(map(free, addresses)):
+        deadline_monotonic = math.inf
+        while not all(map(free, addresses)) and time.monotonic() < deadline_monotonic:
+            if stop.done():
+                wait_seconds = 0.0 if stop.exception() else RELEASE_SECONDS
+                deadline_monotonic = min(deadline_monotonic, time.monotonic() + wait_seconds)
             time.sleep(POLL_SECONDS)
         connected = engine.call("network", "connect", network, following)
     if connected.code != 0:

@@ -1,7 +1,7 @@
 """PRIVATE to the collection. A virtual environment that is its lock and one project, or made anew.
 
-A digest of the inputs is written last, inside the environment: an interrupted one has none and is
-not trusted.
+A digest of the inputs is written last, inside the environment, and goes before the environment
+changes: an interrupted one has none and is not trusted.
 """
 
 from __future__ import annotations
@@ -60,64 +60,42 @@ def make_venv(
     build_lock: Path,
     project: Path,
 ) -> None:
-    """Make it anew in its place; what was there goes first."""
-    if path.exists():
-        shutil.rmtree(path)
-    step([python, "-m", "venv", str(path)])
-    install = [
-        str(path / "bin/python"),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--disable-pip-version-check",
-    ]
-    step([*install, "--require-hashes", "--only-binary=:all:", "--requirement", str(lock)])
-    with tempfile.TemporaryDirectory(prefix="rockiln-wheel-") as folder:
-        wheel = build_wheel(Path(folder), python=python, build_lock=build_lock, project=project)
-        step([*install, "--no-index", str(wheel)])
+    """Make it anew in its place; where the project alone differs, install that alone."""
+    pip = [str(path / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    install = [*pip, "install", "--no-deps"]
+    locked = [*install, "--require-hashes", "--only-binary=:all:", "--requirement"]
+    if {**installed_inputs(path), "project": ""} != {**inputs, "project": ""}:
+        if path.exists():
+            shutil.rmtree(path)
+        step([python, "-m", "venv", str(path)])
+        step([*locked, str(lock)])
+    with tempfile.TemporaryDirectory(prefix="rockiln-wheel-") as name:
+        folder = Path(name)
+        # Beside the environment and without a pip of its own, which would cost as much as the rest.
+        step([*locked, str(build_lock), "--no-compile", "--target", str(folder / "build")])
+        copy_inputs(project, folder / "project")
+        build = [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+        step(
+            [*build, str(folder / "dist"), str(folder / "project")],
+            environment={"PYTHONPATH": str(folder / "build")},
+        )
+        (path / STAMP).unlink(missing_ok=True)
+        wheel = next((folder / "dist").glob("*.whl"))
+        step([*install, "--no-index", "--force-reinstall", str(wheel)])
     (path / STAMP).write_text(
         json.dumps(dict(inputs), indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
 
 
-def build_wheel(folder: Path, *, python: str, build_lock: Path, project: Path) -> Path:
-    """The project's wheel, from a copy of its sources, with the locked build backend."""
+def copy_inputs(project: Path, target: Path) -> None:
+    """What the wheel is made of: a build leaves nothing in the checkout."""
     for name in input_files(project, ["pyproject.toml", "src"]):
-        target = folder / "project" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(project / name, target)
-    step([python, "-m", "venv", str(folder / "build")])
-    pip = [str(folder / "build/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    step(
-        [
-            *pip,
-            "install",
-            "--no-deps",
-            "--require-hashes",
-            "--only-binary=:all:",
-            "--requirement",
-            str(build_lock),
-        ]
-    )
-    step(
-        [
-            *pip,
-            "wheel",
-            "--no-index",
-            "--no-deps",
-            "--no-build-isolation",
-            "--wheel-dir",
-            str(folder / "dist"),
-            str(folder / "project"),
-        ]
-    )
-    return next((folder / "dist").glob("*.whl"))
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project / name, target / name)
 
 
-def step(arguments: list[str]) -> None:
-    done = run_command(arguments)
+def step(arguments: list[str], environment: Mapping[str, str] | None = None) -> None:
+    done = run_command(arguments, environment=environment)
     if done.code != 0:
         tail = "\n".join((done.output + done.errors).splitlines()[-15:])
         raise VenvError(f"{' '.join(arguments[:5])} …: {tail}")

@@ -39,8 +39,8 @@ ansible_facts:
     rockiln_engine:
       description: >-
         RV(ansible_facts.rockiln_engine.answers), and where it does, path, versions, BuildKit and
-        cgroups; C(running_containers), those of O(containers) that run; C(installed_packages),
-        those of an engine that dpkg has.
+        cgroups; C(existing_containers) and C(running_containers), those of O(containers) that are
+        there and that run; C(installed_packages), those of an engine that dpkg has.
       type: dict
 """
 
@@ -50,6 +50,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.rockiln.host.plugins.module_utils._engine import (
     Client,
     Engine,
+    EngineError,
     find_client,
     run_command,
 )
@@ -75,6 +76,7 @@ def engine_facts(client: Client | None, containers: list[str]) -> dict[str, obje
     if client is None:
         return {
             "answers": False,
+            "existing_containers": [],
             "running_containers": [],
             "installed_packages": installed_packages(),
         }
@@ -85,6 +87,7 @@ def engine_facts(client: Client | None, containers: list[str]) -> dict[str, obje
         "client_path": values.pop("path"),
         **values,
         "installed_packages": installed_packages(),
+        "existing_containers": [name for name in containers if engine.container_exists(name)],
         "running_containers": [name for name in containers if engine.container_runs(name)],
     }
 
@@ -94,7 +97,10 @@ def main() -> None:
         argument_spec={"containers": {"type": "list", "elements": "str", "default": []}},
         supports_check_mode=True,
     )
-    facts = engine_facts(find_client(), module.params["containers"])
+    try:
+        facts = engine_facts(find_client(), module.params["containers"])
+    except EngineError as error:
+        module.fail_json(msg=str(error))
     module.exit_json(changed=False, ansible_facts={"rockiln_engine": facts})
 
 

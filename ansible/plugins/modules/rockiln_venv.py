@@ -8,7 +8,8 @@ DOCUMENTATION = r"""
 module: rockiln_venv
 short_description: Keep a virtual environment equal to a lock with hashes and one project
 description:
-  - Made anew when the Python, a lock or the project's sources changed; untouched else.
+  - Made anew when the Python or a lock changed; where the project's sources alone did, that is
+    installed again; untouched else.
   - pip runs with the host's own configuration, with hashes required, wheels only and no dependency
     resolution.
 author: The rockiln authors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from ansible_collections.rockiln.host.plugins.module_utils._engine import (
@@ -63,7 +63,7 @@ def test_the_one_that_has_the_ports_gets_the_name(
     assert client.changes == changes
 
 
-def switch(client: RecordingEngine) -> None:
+def switch(client: RecordingEngine, free: Callable[[str], bool] | None = None) -> None:
     hand_over(
         Engine("docker", client),
         current="old",
@@ -71,7 +71,7 @@ def switch(client: RecordingEngine) -> None:
         network=NETWORK,
         addresses=["127.0.0.1:8000"],
         stop_seconds=10,
-        free=lambda _: bool(client.changes),  # when the stop has begun
+        free=free or (lambda _: bool(client.changes)),  # when the stop has begun
     )
 
 
@@ -84,6 +84,20 @@ def test_nothing_is_between_the_stop_and_the_port() -> None:
         "rm old",
         "rename new old",
     ]
+
+
+def test_ports_that_are_given_back_after_the_stop_are_waited_for() -> None:
+    """Docker 20.10 on a busy host: "port is already allocated" after ``docker stop`` had ended."""
+    asked: list[str] = []
+
+    def free(address: str) -> bool:
+        asked.append(address)
+        return len(asked) > 20
+
+    client = RecordingEngine()
+    switch(client, free)
+    assert len(asked) > 20
+    assert client.changes[1] == f"network connect {NETWORK} new"
 
 
 def test_one_that_cannot_have_the_ports_goes_and_the_old_one_serves() -> None:
