@@ -199,6 +199,7 @@ def test_a_file_that_lies_is_refused(root: Path) -> None:
         ({"num_layers": 3}, "enc.blk.2.attn_norm.weight is missing"),
         ({"d_ff": 64}, "enc.blk.0.ffn_gate.weight is [96, "),
         ({"d_model": None}, "does not tell its shape"),
+        ({"num_layers": 10**9}, "so many layers has none"),
         ({"model_type": "clip_text_model"}, "is of the model type"),
     ):
         config.write_text(json.dumps(said | changes))

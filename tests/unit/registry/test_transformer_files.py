@@ -23,7 +23,7 @@ from support.known_models import CONFIGS
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
 from support.transformer_file import WEIGHTS, write_gguf, write_safetensors, write_scaled
 from unit.registry.test_hostile_files import NAME, header, instead, lender, pipe, raw, rename
-from unit.registry.test_hostile_models import link, pickled, put, script, zipped
+from unit.registry.test_hostile_models import link, pickled, put, says, script, zipped
 
 FIRST = "time_in.in_layer.weight"
 PREFIX = "model.diffusion_model."
@@ -131,6 +131,9 @@ CORPUS: dict[str, tuple[Any, str]] = {
     "manifest-as-pickle": (put("hostile.rockiln.json", pickled), "hostile.rockiln.json"),
     "lender-with-code": (lender(put("transformer/x.py", script)), "needs a model folder"),
     "lender-with-pickle": (lender(put("vae/x.bin", zipped)), "needs a model folder"),
+    "endless-lender": (
+        lender(says("transformer/config.json", num_layers=10**9)), "so many layers has none",
+    ),
     "no-lender": (lambda root, _: shutil.rmtree(root / "lender"), "needs a model folder"),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
@@ -17,6 +18,8 @@ Config = Mapping[str, Any]
 Part = tuple[str, Shape]
 _TIMESTEP_WIDTH = 256
 _MLP_RATIO = 4
+# FLUX.1 has 780; a config may say anything.
+_TENSORS_MAX = 20_000
 PREFIX = "model.diffusion_model."
 
 
@@ -55,11 +58,14 @@ def transformer_tensors(config: Config, family: str) -> list[NamedTensor]:
             f"a transformer by its original names is read for {' and '.join(FAMILIES)} only"
         )
     try:
-        return list(_TENSORS[family](config))
+        found = list(islice(_TENSORS[family](config), _TENSORS_MAX + 1))
+        if len(found) > _TENSORS_MAX:
+            raise ValueError("so many layers has none")
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenModelError(
             f"the config.json of a {family} transformer does not tell its shape: {error}"
         ) from None
+    return found
 
 
 def diffusers_shapes(tensors: list[NamedTensor]) -> dict[str, Shape]:
