@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rockiln.registry.json_file import read_json
 from rockiln.registry.transformer_names import T5, transformer_tensors
+from support.k_quants import K_KINDS, quantise_k
 
 Array = npt.NDArray[np.generic]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -65,6 +67,9 @@ def write_scaled(
 ) -> dict[str, torch.Tensor]:
     """Likewise with matrices in fp8 and a scale each, as for ComfyUI.
 
+    Args:
+        mark: one for all, as older files have it; else one of each layer.
+
     Returns:
         What the numbers in it stand for, under diffusers' names.
     """
@@ -72,6 +77,7 @@ def write_scaled(
     meant = {}
     if not mark:
         held.clear()
+    said = json_bytes({"format": "float8_e4m3fn", "full_precision_matrix_mult": True})
     for original, tensor in original_tensors(folder).items():
         held[prefix + original] = tensor
         if tensor.dim() == 2:
@@ -81,12 +87,18 @@ def write_scaled(
             held[prefix + original] = rounded
             held[f"{layer}.{name}"] = scale.clone()
             held[f"{layer}.{name.replace('weight', 'input')}"] = torch.ones(1)
+            if not mark:
+                held[f"{layer}.comfy_quant"] = said.clone()
             tensor = rounded.float() * scale  # noqa: PLW2901 (as a reader has it)
         meant[original] = tensor
     held |= changes
     save_file({name: each for name, each in held.items() if each is not None}, path)
     path.chmod(0o644)
     return diffusers_tensors(folder, meant)
+
+
+def json_bytes(said: Any) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(said).encode()), dtype=torch.uint8)
 
 
 def diffusers_tensors(folder: Path, originals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -147,7 +159,9 @@ def _write(
 
 
 def quantise(numbers: Array, kind: GGMLQuantizationType) -> Array:
-    """Blocks of that kind; of kinds that the package does not write, random ones."""
+    """Blocks of that kind; of kinds that nothing here writes, random ones."""
+    if kind in K_KINDS:
+        return quantise_k(numbers, kind)
     try:
         found: Array = gguf.quants.quantize(numbers, kind)
     except NotImplementedError:

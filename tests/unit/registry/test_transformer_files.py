@@ -21,7 +21,13 @@ from rockiln.registry.transformer_names import transformer_tensors
 from support.hostile_file import assert_load_runs_nothing, assert_refused
 from support.known_models import CONFIGS
 from support.tiny_flow import make_tiny_flux, make_tiny_sd3
-from support.transformer_file import WEIGHTS, write_gguf, write_safetensors, write_scaled
+from support.transformer_file import (
+    WEIGHTS,
+    json_bytes,
+    write_gguf,
+    write_safetensors,
+    write_scaled,
+)
 from unit.registry.test_hostile_files import NAME, header, instead, lender, pipe, raw, rename
 from unit.registry.test_hostile_models import link, pickled, put, says, script, zipped
 
@@ -106,11 +112,29 @@ CORPUS: dict[str, tuple[Any, str]] = {
         written(torch.float8_e4m3fn, scaled_fp8=torch.zeros(2).to(torch.float8_e4m3fn)),
         "lacks the scale",
     ),
+    **{
+        f"format-{name}": (scaled(**{"img_in.comfy_quant": quant}), words)
+        for name, quant, words in (
+            ("int8", json_bytes({"format": "int8_tensorwise"}), "only float8_e4m3fn is read"),
+            ("other", json_bytes({"format": "float8_e4m3fn", "convrot": True}), "only float8_e4m"),
+            ("list", json_bytes([["float8_e4m3fn"]]), "only float8_e4m3fn is read"),
+            ("nested", torch.full((4096,), ord("["), dtype=torch.uint8), "is no JSON"),
+            ("giant", torch.full((5000,), ord(" "), dtype=torch.uint8), "is no format"),
+            ("of-floats", torch.ones(4), "is no format"),
+        )
+    },
+    "format-without-scale": (
+        scaled(**{
+            "img_in.comfy_quant": json_bytes({"format": "float8_e4m3fn"}),
+            "img_in.scale_weight": None,
+        }),
+        "lacks the scale",
+    ),
     "blocks-with-scales": (
-        written(**{"img_in.weight_scale_inv": torch.ones(2, 2)}), "scales of their own",
+        written(**{"img_in.weight_scale_inv": torch.ones(2, 2)}), "a scale of another kind",
     ),
     "quantised-elsewhere": (
-        written(**{"img_in.comfy_quant": torch.ones(9, dtype=torch.uint8)}), "scales of their own",
+        written(**{"img_in.comfy_quant": torch.ones(9, dtype=torch.uint8)}), "is no JSON",
     ),
     "other-shape": (
         header(lambda said: said[FIRST].update(shape=said[FIRST]["shape"][::-1])),
