@@ -27,6 +27,7 @@ from rockiln.registry.quantised_weights import rounded_at_load
 from rockiln.worker import protocol
 from support.engine_harness import EngineHarness, read_profile
 from support.parameters import parameters
+from support.transformer_file import quantise
 
 VISTA = Path(__file__).parents[2] / "service" / "models" / "vista"
 PROMPTS = ("a red boat on a lake", "a house on a hill at night", "snow on a forest", "a lighthouse")
@@ -37,8 +38,10 @@ def by_gguf(number: int) -> Round:
     kind = GGMLQuantizationType(number)
 
     def round_to(weight: torch.Tensor) -> torch.Tensor:
-        held = gguf.quants.quantize(weight.numpy(), kind)
-        return torch.from_numpy(gguf.quants.dequantize(held, kind))
+        # vista's rows are shorter than the blocks of K kinds, which go over their ends.
+        rows = weight.reshape(-1, gguf.GGML_QUANT_SIZES[kind][0]).numpy()
+        back = gguf.quants.dequantize(quantise(rows, kind), kind)
+        return torch.from_numpy(back).reshape(weight.shape)
 
     return round_to
 

@@ -68,7 +68,7 @@ def test_a_model_in_few_bits_says_so(front: Front, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(front.services.catalogue.models, "paper", lossy)
     assert model(front.client, "paper")["quantisation"] == {
         "unet": {"kind": "q8_0", "exact": False, "weight_error": 0.0054},
-        "text_encoder": {"kind": "q4_k", "exact": False, "weight_error": None},
+        "text_encoder": {"kind": "q4_k", "exact": False, "weight_error": 0.079},
     }
     assert "unet q8_0, text encoder q4_k" in front.client.get("/ui/models").text
 

@@ -40,7 +40,7 @@ class Quantisation(BaseModel):
     exact: Literal[False] = Field(description="Pictures differ from those of the full weights.")
     weight_error: float | None = Field(
         description="Root mean square error of a weight, relative to the weights', measured on "
-        "normal ones; null where nothing here writes the type."
+        "normal ones; of K kinds at most; null where nothing here writes the type."
     )
 
 
