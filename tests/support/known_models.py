@@ -1,15 +1,19 @@
 """Real-size models on paper: their public configs, their counts of parameters, no weights.
 
 Configs as published in runwayml/stable-diffusion-v1-5, stabilityai/stable-diffusion-xl-base-1.0,
-stabilityai/stable-diffusion-3-medium and -3.5-medium, and black-forest-labs/FLUX.1-dev.
+stabilityai/stable-diffusion-3-medium, -3.5-medium and -3.5-large, black-forest-labs/FLUX.1-dev and
+FLUX.2-klein-4B, Tongyi-MAI/Z-Image-Turbo and Qwen/Qwen-Image.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
-from rockiln.domain.model import ModelDefaults, ModelProfile
-from rockiln.registry.architecture import architecture_of
+from rockiln.domain.model import ControlNetFacts, ModelDefaults, ModelProfile
+from rockiln.registry.architecture import architecture_of, unet_facts
+from rockiln.registry.controlnet_shapes import controlnet_tensors
 from rockiln.registry.layouts import LAYOUTS
 
 Config = dict[str, Any]
@@ -98,6 +102,12 @@ SD35_TRANSFORMER: Config = SD3_TRANSFORMER | {
     "dual_attention_layers": list(range(13)),
     "qk_norm": "rms_norm",
 }
+SD35_LARGE_TRANSFORMER: Config = SD3_TRANSFORMER | {
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "caption_projection_dim": 2432,
+    "qk_norm": "rms_norm",
+}
 FLUX_TRANSFORMER: Config = {
     "_class_name": "FluxTransformer2DModel",
     "patch_size": 1,
@@ -111,6 +121,66 @@ FLUX_TRANSFORMER: Config = {
     "guidance_embeds": True,
     "axes_dims_rope": [16, 56, 56],
 }
+FLUX2_TRANSFORMER: Config = {
+    "_class_name": "Flux2Transformer2DModel",
+    "patch_size": 1,
+    "in_channels": 128,
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "mlp_ratio": 3.0,
+    "guidance_embeds": False,
+}
+Z_IMAGE_TRANSFORMER: Config = {
+    "_class_name": "ZImageTransformer2DModel",
+    "in_channels": 16,
+    "dim": 3840,
+    "n_layers": 30,
+    "n_refiner_layers": 2,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "cap_feat_dim": 2560,
+    "axes_lens": [1536, 512, 512],
+}
+QWEN_IMAGE_TRANSFORMER: Config = {
+    "_class_name": "QwenImageTransformer2DModel",
+    "patch_size": 2,
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 60,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 3584,
+}
+QWEN3_4B: Config = {
+    "hidden_size": 2560,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 9728,
+    "max_position_embeddings": 40960,
+    "vocab_size": 151936,
+}
+# The language half of Qwen2.5-VL 7B.
+QWEN25_7B: Config = {
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 128000,
+    "vocab_size": 152064,
+}
+FLUX2_VAE: Config = {
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 32,
+    "patch_size": [2, 2],
+}
+FILM_VAE: Config = {"base_dim": 96, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "z_dim": 16}
 FLOW_VAE: Config = VAE | {
     "latent_channels": 16,
     "sample_size": 1024,
@@ -130,14 +200,25 @@ CONFIGS: dict[str, dict[str, Config]] = {
     },
     "sd3": {**_SD3_ENCODERS, "transformer": SD3_TRANSFORMER, "vae": FLOW_VAE},
     "sd35": {**_SD3_ENCODERS, "transformer": SD35_TRANSFORMER, "vae": FLOW_VAE},
+    "sd35-large": {**_SD3_ENCODERS, "transformer": SD35_LARGE_TRANSFORMER, "vae": FLOW_VAE},
     "flux": {
         "text_encoder": CLIP_L,
         "text_encoder_2": T5_XXL,
         "transformer": FLUX_TRANSFORMER,
         "vae": FLOW_VAE,
     },
+    "flux2": {"text_encoder": QWEN3_4B, "transformer": FLUX2_TRANSFORMER, "vae": FLUX2_VAE},
+    "z_image": {"text_encoder": QWEN3_4B, "transformer": Z_IMAGE_TRANSFORMER, "vae": FLOW_VAE},
+    "qwen_image": {
+        "text_encoder": QWEN25_7B,
+        "transformer": QWEN_IMAGE_TRANSFORMER,
+        "vae": FILM_VAE,
+    },
 }
-FAMILY = {"sd15": "sd1", "sdxl": "sdxl", "sd3": "sd3", "sd35": "sd3", "flux": "flux"}
+FAMILY = {
+    "sd15": "sd1", "sdxl": "sdxl", "sd3": "sd3", "sd35": "sd3", "sd35-large": "sd3", "flux": "flux",
+    "flux2": "flux2", "z_image": "z_image", "qwen_image": "qwen_image",
+}  # fmt: skip
 _SD3_ENCODER_PARAMETERS = {
     "text_encoder": 123_650_304,
     "text_encoder_2": 694_659_840,
@@ -153,13 +234,23 @@ PARAMETERS: dict[str, dict[str, int]] = {
     },
     "sd3": {**_SD3_ENCODER_PARAMETERS, "transformer": 2_028_328_000, "vae": 83_819_683},
     "sd35": {**_SD3_ENCODER_PARAMETERS, "transformer": 2_243_171_520, "vae": 83_819_683},
+    "sd35-large": {**_SD3_ENCODER_PARAMETERS, "transformer": 8_056_627_520, "vae": 83_819_683},
     "flux": {
         "text_encoder": 123_060_480,
         "text_encoder_2": 4_762_310_656,
         "transformer": 11_901_408_320,
         "vae": 83_819_683,
     },
-}
+    "flux2": {
+        "text_encoder": 4_022_468_096, "transformer": 3_875_544_576, "vae": 84_046_115,
+    },
+    "z_image": {
+        "text_encoder": 4_022_468_096, "transformer": 6_154_908_736, "vae": 83_819_683,
+    },
+    "qwen_image": {
+        "text_encoder": 7_070_619_136, "transformer": 20_430_401_088, "vae": 126_892_531,
+    },
+}  # fmt: skip
 
 
 def known_profile(name: str) -> ModelProfile:
@@ -180,6 +271,7 @@ def known_profile(name: str) -> ModelProfile:
         component_parameters=PARAMETERS[name],
         side_grid_px=layout.side_grid_px,
         schedulers=layout.schedulers,
+        half=layout.half,
         architecture=architecture_of(
             configs["unet"] if "unet" in configs else configs["transformer"],
             configs["vae"],
@@ -187,3 +279,12 @@ def known_profile(name: str) -> ModelProfile:
             upcast=name == "sdxl",
         ),
     )
+
+
+def with_controlnets(name: str, count: int) -> ModelProfile:
+    """As the registry would read them from the field's ControlNets of that base."""
+    profile = known_profile(name)
+    config = {**CONFIGS[name]["unet"], "conditioning_embedding_out_channels": [16, 32, 96, 256]}
+    shape = unet_facts(config)
+    parameters = sum(math.prod(sides) for sides in controlnet_tensors(shape, config).values())
+    return replace(profile, controlnets=(ControlNetFacts(parameters, shape, 16),) * count)

@@ -7,7 +7,6 @@ of SD 1.5 and SDXL size with random weights, float16, on an NVIDIA H200. No AMD 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,9 @@ from rockiln.domain.memory import (
     largest_size_that_fits,
     weights_at_rest,
 )
-from rockiln.domain.model import ControlNetFacts, DeviceFacts, ModelProfile
+from rockiln.domain.model import DeviceFacts
 from rockiln.domain.plan import admit, plan
-from rockiln.registry.architecture import unet_facts
-from rockiln.registry.controlnet_shapes import controlnet_tensors
-from support.known_models import CONFIGS, known_profile
+from support.known_models import known_profile, with_controlnets
 from support.parameters import parameters
 
 MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
@@ -279,15 +276,6 @@ def test_capabilities_are_those_of_device_and_model() -> None:
     on_cpu = capabilities(sd15, DeviceFacts("cpu", "host", 16 * GIB, 2), samples=2)
     assert DecodeRung.CPU not in on_cpu.decode
     assert on_cpu.denoise == {DenoiseRung.FULL, DenoiseRung.SPLIT_BATCH}
-
-
-def with_controlnets(name: str, count: int) -> ModelProfile:
-    """As the registry would read them from the field's ControlNets of that base."""
-    profile = known_profile(name)
-    config = {**CONFIGS[name]["unet"], "conditioning_embedding_out_channels": [16, 32, 96, 256]}
-    shape = unet_facts(config)
-    parameters = sum(math.prod(sides) for sides in controlnet_tensors(shape, config).values())
-    return replace(profile, controlnets=(ControlNetFacts(parameters, shape, 16),) * count)
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("sd15", 361_279_120), ("sdxl", 1_251_014_160)])

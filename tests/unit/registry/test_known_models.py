@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
+from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.plan import admit
+from rockiln.domain.weights import denoiser_parameters
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.model_files import files_of_model
+from support.known_models import known_profile
+from support.parameters import parameters
 
 ROW = {"id": "x", "title": "X", "licence": "MIT", "sources": {"licence": "its model card"}}
 UNUSABLE = {**ROW, "repository": "a/b", "sources": {**ROW["sources"], "gated": "its model card"}}  # type: ignore[dict-item]
@@ -30,12 +39,73 @@ def test_a_row_runs_or_says_why_not(model: KnownModel) -> None:
     assert model.defaults is not None
     assert model.defaults.scheduler in LAYOUTS[model.family].schedulers
     assert model.manifest().title == model.title
-    profile = model.profile()
-    assert (profile is None) == ("parameters of unet" in model.lacks)
+    assert model.profile() is not None
     sizes = {file.path.split("/")[0]: file.size_bytes for file in model.files if file.size_bytes}
     for part, size_bytes in sizes.items():  # fp16 files hold two bytes a number, and a header
         if part in model.parameters:
             assert 0 <= size_bytes - 2 * model.parameters[part] < size_bytes / 500
+
+
+# Id → its name among the profiles that real configs make.
+SHAPES = {
+    "sd15": "sd15", "sdxl": "sdxl", "sdxl-turbo": "sdxl", "sdxl-lightning-4step": "sdxl",
+    "sd3-medium": "sd3", "sd3.5-medium": "sd35", "sd3.5-large": "sd35-large",
+    "sd3.5-large-turbo": "sd35-large", "flux1-dev": "flux", "flux2-klein-base-4b": "flux2",
+    "z-image-turbo": "z_image", "qwen-image": "qwen_image",
+}  # fmt: skip
+CARDS = [
+    row
+    for row in json.loads(
+        (Path(__file__).parents[2] / "fixtures/memory/nvidia_h200_service.json").read_text()
+    )["rows"]
+    if not row["controlnet"] and "beside" not in row
+]
+
+
+def profile_of_known(model_id: str) -> ModelProfile:
+    profile = known_models()[model_id].profile()
+    assert profile is not None
+    return profile
+
+
+def test_a_known_model_is_judged_by_its_own_shape() -> None:
+    runnable = {row.id for row in known_models().values() if not row.bundled and row.family}
+    assert runnable - set(SHAPES) == {"sd21", "flux1-schnell", "flux2-klein-4b"}
+    for model_id in runnable:
+        profile = profile_of_known(model_id)
+        shape = profile.architecture
+        assert shape is not None
+        if model_id in SHAPES:
+            assert shape == known_profile(SHAPES[model_id]).architecture
+        numbers = profile.component_parameters
+        held = numbers.get("unet") or numbers["transformer"]
+        assert denoiser_parameters(shape.denoiser) == pytest.approx(held, rel=0.06)
+
+
+def test_a_distilled_model_has_no_unconditional_sample() -> None:
+    distilled, base = (
+        profile_of_known(name).architecture for name in ("flux2-klein-4b", "flux2-klein-base-4b")
+    )
+    assert distilled is not None
+    assert base is not None
+    assert distilled.denoiser != base.denoiser
+    assert distilled.decoder == base.decoder
+
+
+@pytest.mark.parametrize(
+    "row", CARDS, ids=lambda row: f"{row['card_gib']}-{row['model']}-{row['width']}"
+)
+def test_before_it_is_here_a_model_fits_where_a_gpu_ran_it(row: dict[str, Any]) -> None:
+    """Judged by SDXL's shape, SD3 and FLUX.1 were said to fit 12 GiB, where jobs were refused."""
+    model_id = next(known for known, name in SHAPES.items() if name == row["model"])
+    total = row["card_gib"] << 30
+    card = DeviceFacts("gpu", "simulated", total, 8, "cuda", "sm_90", 126 << 30)
+    sizes = {name: row[name] for name in ("width", "height", "num_images")}
+    found = admit(parameters(**sizes), profile_of_known(model_id), card)
+    assert found.fits is (row["outcome"] == "picture")
+    if found.fits:
+        assert found.rungs is not None
+        assert found.rungs.denoise.value == row["denoise"]
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,19 @@ SD3_T5_TOKENS = 256
 FLUX_T5_TOKENS = 512
 FLUX_PATCH = 2
 QWEN_TOKENS = 512
+
+
+def architecture_of_parts(
+    configs: Mapping[str, Config], family: str, *, distilled: bool = False
+) -> Architecture | None:
+    """Likewise, of a family's components by their names."""
+    return architecture_of(
+        configs["unet"] if "unet" in configs else configs["transformer"],
+        configs["vae"],
+        [config for name, config in configs.items() if name.startswith("text_encoder")],
+        upcast=family == "sdxl" and configs["vae"].get("force_upcast", True) is True,
+        distilled=distilled,
+    )
 
 
 def architecture_of(

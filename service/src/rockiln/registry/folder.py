@@ -8,7 +8,7 @@ from typing import Any
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.model import Architecture, ModelProfile
-from rockiln.registry.architecture import architecture_of
+from rockiln.registry.architecture import architecture_of_parts
 from rockiln.registry.config_gate import check_config
 from rockiln.registry.file_gate import check_files, check_model_id
 from rockiln.registry.json_file import read_json
@@ -67,12 +67,9 @@ def architecture_in(folder: Path, layout: FamilyLayout) -> Architecture | None:
     configs = {
         name: read_json(folder / name / "config.json") for name in layout.weighted_in(folder)
     }
-    denoiser = configs["unet"] if "unet" in configs else configs["transformer"]
-    encoders = [config for name, config in configs.items() if name.startswith("text_encoder")]
-    upcast = layout.name == "sdxl" and configs["vae"].get("force_upcast", True) is True
     index = folder / INDEX_NAME
     distilled = index.is_file() and read_json(index).get("is_distilled") is True
-    return architecture_of(denoiser, configs["vae"], encoders, upcast=upcast, distilled=distilled)
+    return architecture_of_parts(configs, layout.name, distilled=distilled)
 
 
 def _check_components(index: dict[str, Any], folder: Path, layout: FamilyLayout) -> None:

@@ -8,15 +8,17 @@ the store and enforced from then on.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import MODEL_ID_PATTERN
+from rockiln.registry.architecture import architecture_of_parts
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.manifest import Defaults, Limits, Manifest, SchedulerConfig, profile_of
 
@@ -54,6 +56,9 @@ class KnownModel(_Row):
         single_file: of the repository, a checkpoint that holds all parts: all that is fetched.
         variant: which weights are taken where a repository has several.
         parameters: component → how many numbers it holds.
+        configs: component → name of a table of its config.
+        shapes: component → what of its config tells its shape; filled in from those tables.
+        distilled: guidance has been distilled away, as the folder's index will say.
         unsupported: why this version cannot run it; then there is nothing but its name.
         sources: group of values → where they are from.
     """
@@ -75,6 +80,9 @@ class KnownModel(_Row):
     limits: Limits | None = None
     scheduler_config: SchedulerConfig = SchedulerConfig()
     parameters: dict[str, Annotated[int, Field(ge=1)]] = {}
+    configs: dict[str, str] = {}
+    shapes: dict[str, dict[str, Any]] = {}
+    distilled: bool = False
     files: tuple[KnownFile, ...] = Field(default=(), strict=False)
     sources: dict[
         Literal["commit", "licence", "gated", "defaults", "limits", "parameters", "files",
@@ -90,7 +98,7 @@ class KnownModel(_Row):
             "gated": self.repository and not self.unsupported,
             "defaults": self.defaults,
             "limits": self.limits,
-            "parameters": self.parameters,
+            "parameters": self.parameters or self.configs,
             "files": self.files,
             "unsupported": self.unsupported,
         }
@@ -104,6 +112,8 @@ class KnownModel(_Row):
                 raise ValueError(f"{self.id}: licence_page is needed to pull it")
             if set(self.parameters) - set(LAYOUTS[self.family].weighted):
                 raise ValueError(f"{self.id}: parameters of parts that the family does not have")
+            if self.configs and set(self.configs) != set(LAYOUTS[self.family].weighted):
+                raise ValueError(f"{self.id}: configs of all the family's parts, or of none")
         return self
 
     @property
@@ -151,6 +161,15 @@ class KnownModel(_Row):
             for dtype, size in _ITEM_BYTES.items()
         }
 
+    def shaped_by(self, tables: Mapping[str, dict[str, Any]]) -> Self:
+        """With its ``shapes``.
+
+        Raises:
+            KeyError: a config has no table.
+        """
+        shapes = {part: tables[name] for part, name in self.configs.items()}
+        return self.model_copy(update={"shapes": shapes})
+
     def manifest(self) -> Manifest:
         """What is written into the folder of a download."""
         if self.defaults is None or self.limits is None:
@@ -168,8 +187,14 @@ class KnownModel(_Row):
         """What its folder would be, for the planner; None where a part's size is not known."""
         if not self.complete or self.defaults is None or self.limits is None:
             return None
+        layout = LAYOUTS[self.family or ""]
+        shape = (
+            architecture_of_parts(self.shapes, layout.name, distilled=self.distilled)
+            if self.shapes
+            else None
+        )
         return replace(
-            profile_of(self.id, LAYOUTS[self.family or ""], self.manifest()),
+            profile_of(self.id, layout, self.manifest(), shape),
             component_bytes={
                 name: count * _ITEM_BYTES["float16"] for name, count in self.parameters.items()
             },
@@ -179,6 +204,7 @@ class KnownModel(_Row):
 
 class _Catalogue(_Row):
     schema_number: Literal[1] = Field(alias="schema")
+    configs: dict[str, dict[str, Any]]
     models: list[KnownModel]
 
 
@@ -189,8 +215,9 @@ def known_models() -> dict[str, KnownModel]:
     Raises:
         ValidationError, ValueError: the file that ships here is wrong.
     """
-    rows = _Catalogue.model_validate(tomllib.loads(_FILE.read_text(encoding="utf-8"))).models
-    found = {row.id: row for row in rows}
+    read = _Catalogue.model_validate(tomllib.loads(_FILE.read_text(encoding="utf-8")))
+    rows = read.models
+    found = {row.id: row.shaped_by(read.configs) for row in rows}
     if len(found) != len(rows):
         raise ValueError(f"{_FILE.name} has an id twice")
     return found
