@@ -73,7 +73,7 @@ def denoiser_peak(
         residuals: a ControlNet's results wait to be added to a UNet's skips.
     """
     if isinstance(facts, TransformerFacts):
-        return _transformer_peak(facts, size, unit, attention, samples)
+        return max(block_peaks(facts, size, unit, attention, samples))
     walk = _UnetWalk(facts, _tokens(size, len(facts.channels)), unit, attention, samples)
     walk.down()
     skips = walk.skips_bytes if residuals else 0
@@ -187,14 +187,16 @@ class _UnetWalk:
             _transformer(self.meter, self._units[level] * channels, scores)
 
 
-def _transformer_peak(
+def block_peaks(
     facts: TransformerFacts,
     size: tuple[int, int],
     unit: int,
     attention: AttentionMemory,
     samples: int,
-) -> int:
-    """The larger of a block's two halves; all blocks of a kind are alike.
+) -> tuple[int, int]:
+    """Of the joint blocks and of the single ones, 0 where there are none.
+
+    The larger of a block's two halves; all blocks of a kind are alike.
 
     Counted in tensors as wide as the stream, of the picture's tokens, the text's, or both.
     """
@@ -213,16 +215,21 @@ def _transformer_peak(
     inner = (4 if facts.gated else 2) * facts.inner
     fed = (2 + facts.held) * both + text + (2 + inner) * picture
     fed += 2 * picture if facts.dual_blocks else 0
-    tensors = max(attended, fed) if facts.joint_blocks else 0.0
+    joint = max(attended, fed) if facts.joint_blocks else 0.0
+    single = 0.0
     if facts.single_blocks and facts.gated:
         # In turn: the stream twice, where it came from, attention's result, norm. Else the stream,
         # its norm, all that is made of it at once, queries and keys anew, both results, joined.
         beside = 5 if facts.in_turn else 9.7
-        tensors = max(tensors, (beside + inner) * both)
+        single = (beside + inner) * both
     elif facts.single_blocks:
         # The stream twice, its norm, the feed-forward's inner half; then as above.
-        tensors = max(tensors, 7 * both + 3 * both + max(2 * both, turned, plain), 13 * both)
-    return round(unit * facts.width * tensors) + scores
+        single = max(7 * both + 3 * both + max(2 * both, turned, plain), 13 * both)
+    at_joint, at_single = (
+        round(unit * facts.width * tensors) + scores if tensors else 0
+        for tensors in (joint, single)
+    )
+    return at_joint, at_single
 
 
 def decoder_peak(

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from rockiln.domain.activations import (
     AttentionMemory,
+    block_peaks,
     controlnet_peak,
     decoder_peak,
     denoiser_peak,
@@ -54,6 +55,8 @@ WORKSPACE_BYTES = 78 * MIB
 # Measured as the smallest cap under which a job still ran (service/docs/memory.md).
 WEIGHTS_SLACK = 0.065
 ACTIVATIONS_SLACK = 0.10
+# Of a denoiser's activations, where a layer comes back from few bits: counted on the meta device.
+BESIDE_WORKSPACE = 0.8
 # Interpreter and libraries of an engine child.
 PROCESS_BYTES = 1200 * MIB
 # Of the scores of one slice of attention (``engine.attention``).
@@ -140,7 +143,8 @@ def estimate(
     weights = _Weights.of(model, work.dtype, inner)
     activations = _activations(model, work, rungs, device, ITEM_BYTES[inner])
     for stage, size in _workspaces(model, work.dtype).items():
-        activations[stage] += size
+        beside = BESIDE_WORKSPACE if stage == "denoise" else 1
+        activations[stage] = max(activations[stage], round(beside * activations[stage]) + size)
     originals = weights.encoders + weights.denoiser if work.patched else 0
     unrounded = _unrounded(model, work.dtype)
     if device.kind == "cpu":
@@ -150,7 +154,8 @@ def estimate(
         }
         peak = max(*stages.values(), weights.total + unrounded + PROCESS_BYTES)
         return Estimate(peak, peak, stages)
-    at_denoise = _pieces(model.architecture, weights, rungs, activations["denoise"])
+    spare = _spare(model, work, rungs, device, activations["denoise"])
+    at_denoise = _pieces(model.architecture, weights, rungs, spare)
     on_device = _placed(weights, rungs, at_denoise, unload_before_decode=unload_before_decode)
     stages = {
         stage: round(
@@ -245,15 +250,11 @@ def _placed(
     return {"encode_prompt": weights.encoders, "denoise": at_denoise, "decode": weights.decoder}
 
 
-def _pieces(
-    architecture: Architecture | None, weights: _Weights, rungs: Rungs, activations: int
-) -> int:
+def _pieces(architecture: Architecture | None, weights: _Weights, rungs: Rungs, spare: int) -> int:
     """Weights of an offloaded denoiser that count at the peak of its forward.
 
-    A ControlNet's pieces are like the denoiser's, and work before it.
-
-    The largest pieces are at the coarsest levels, where no more than a quarter of the peak's
-    activations are live.
+    A ControlNet's pieces are like the denoiser's, and work before it. Where the largest pieces
+    are, ``spare`` less of activations is live than at the peak.
     """
     match rungs.denoise:
         case DenoiseRung.MODEL_OFFLOAD:
@@ -262,34 +263,49 @@ def _pieces(
             shares = block_shares(architecture)
         case _:
             shares = layer_shares(architecture)
-    largest = round(shares.largest * weights.denoiser) - activations * 3 // 4
+    largest = round(shares.largest * weights.denoiser) - spare
     return max(round(shares.finest * weights.denoiser), largest)
+
+
+def _spare(
+    model: ModelProfile, work: Workload, rungs: Rungs, device: DeviceFacts, activations: int
+) -> int:
+    """At a UNet's coarsest level no more than a quarter is live; else at the joint blocks."""
+    shape = model.architecture or UNKNOWN_SHAPE
+    if not isinstance(shape.denoiser, TransformerFacts):
+        return activations * 3 // 4
+    joint, single = block_peaks(shape.denoiser, *_forward(shape, work, rungs, device))
+    return max(0, single - joint) if joint else 0
+
+
+def _forward(
+    shape: Architecture, work: Workload, rungs: Rungs, device: DeviceFacts
+) -> tuple[tuple[int, int], int, AttentionMemory, int]:
+    """Size of the latents, bytes of a number in all samples, attention, samples."""
+    sliced = None if rungs.denoise is DenoiseRung.FULL else SLICE_SCORES_BYTES
+    attention = AttentionMemory(device.fused_attention_width, sliced)
+    latents = (work.width // shape.decoder.scale, work.height // shape.decoder.scale)
+    samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
+    return latents, samples * ITEM_BYTES[work.dtype], attention, samples
 
 
 def _activations(
     model: ModelProfile, work: Workload, rungs: Rungs, device: DeviceFacts, inner_bytes: int
 ) -> dict[str, int]:
     """Peak of what is not weights, per stage; the decoder's numbers take ``inner_bytes``."""
-    shape, item_bytes = model.architecture or UNKNOWN_SHAPE, ITEM_BYTES[work.dtype]
-    attention = AttentionMemory(
-        device.fused_attention_width,
-        None if rungs.denoise is DenoiseRung.FULL else SLICE_SCORES_BYTES,
-    )
-    encoders, denoiser, decoder = shape.text_encoders, shape.denoiser, shape.decoder
-    latents = (work.width // decoder.scale, work.height // decoder.scale)
-    samples = 1 if rungs.denoise is DenoiseRung.SPLIT_BATCH else work.samples
+    shape = model.architecture or UNKNOWN_SHAPE
+    network = _forward(shape, work, rungs, device)
     tile = tile_px(rungs, work.width, work.height)
     decoded = (work.width, work.height) if tile is None else (tile, tile)
-    network = (latents, samples * item_bytes, attention, samples)
-    at_denoise = denoiser_peak(denoiser, *network, residuals=bool(model.controlnets))
+    at_denoise = denoiser_peak(shape.denoiser, *network, residuals=bool(model.controlnets))
     for facts in model.controlnets:
         at_denoise = max(at_denoise, controlnet_peak(facts, *network))
-    at_decode = decoder_peak(decoder, decoded, inner_bytes, attention)
+    at_decode = decoder_peak(shape.decoder, decoded, inner_bytes, network[2])
     if tile is not None:
         # The tiles that are done, their rows, and the picture put together from them.
         at_decode += 3 * 3 * work.width * work.height * inner_bytes
     return {
-        "encode_prompt": text_encoder_peak(encoders, item_bytes),
+        "encode_prompt": text_encoder_peak(shape.text_encoders, ITEM_BYTES[work.dtype]),
         "denoise": at_denoise,
         "decode": at_decode,
     }

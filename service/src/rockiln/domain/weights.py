@@ -13,8 +13,9 @@ class PieceShares:
     """Shares of a denoiser's weights that are on the device at once.
 
     Attributes:
-        finest: of the largest piece at the finest level, where activations peak.
-        largest: of the largest piece of all, where a UNet's activations are small.
+        finest: of the largest piece where activations peak: at a UNet's finest level, in a
+            transformer's single blocks.
+        largest: of the largest piece of all, where they are smaller.
     """
 
     finest: float
@@ -38,8 +39,10 @@ def layer_shares(architecture: Architecture | None) -> PieceShares:
 
 def _shares(facts: DenoiserFacts | TransformerFacts, column: int) -> PieceShares:
     if isinstance(facts, TransformerFacts):
-        share = _widest(facts)[column] / denoiser_parameters(facts)
-        return PieceShares(share, share)
+        whole = denoiser_parameters(facts)
+        largest = _widest(facts)[column] / whole
+        single = (facts.single_squares, facts.layer_squares)[column] * facts.width**2 / whole
+        return PieceShares(single if facts.single_blocks else largest, largest)
     pieces = [*_resnets(facts), *_transformer_blocks(facts)]
     whole = denoiser_parameters(facts)
     return PieceShares(
