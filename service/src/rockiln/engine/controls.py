@@ -99,12 +99,15 @@ def steered(predict: Predict, controlnets: Sequence[Any]) -> Predict:
                 added_cond_kwargs=added,
                 return_dict=False,
             )
-            found = [*down, middle]
-            if not total:
-                total = found
-                continue
-            for residual, more in zip(total, found, strict=True):
-                residual.add_(more)
+            total = _added(total, [*down, middle])
+            del down, middle  # nothing of it is left beside the next forward
         return predict(latents, timesteps, plain | residual_conditioning(total))
 
     return predict_steered
+
+
+def _added(total: list[torch.Tensor], found: list[torch.Tensor]) -> list[torch.Tensor]:
+    """``found`` where it is the first; else added to what is there, in place."""
+    for residual, more in zip(total, found, strict=False):
+        residual.add_(more)
+    return total or found
