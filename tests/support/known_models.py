@@ -284,6 +284,8 @@ def known_profile(name: str) -> ModelProfile:
 def with_controlnets(name: str, count: int) -> ModelProfile:
     """As the registry would read them from the field's ControlNets of that base."""
     profile = known_profile(name)
+    if not count:
+        return profile
     config = {**CONFIGS[name]["unet"], "conditioning_embedding_out_channels": [16, 32, 96, 256]}
     shape = unet_facts(config)
     parameters = sum(math.prod(sides) for sides in controlnet_tensors(shape, config).values())

@@ -6,16 +6,21 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    T5Config,
+    Qwen3Model,
     T5EncoderModel,
 )
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.plan import Plan
@@ -26,8 +31,14 @@ from rockiln.engine.placement import Placement
 from rockiln.registry.layouts import LAYOUTS
 from support.known_models import CONFIGS
 
+# As the families have them in memory: language models without what no picture needs.
 TEXT_CLASSES: dict[str, Any] = {
-    kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection)
+    "CLIPTextModel": CLIPTextModel,
+    "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
+    "T5EncoderModel": T5EncoderModel,
+    "Qwen3Model": Qwen3Model,
+    "Qwen3ForCausalLM": Qwen3Model,
+    "Qwen2_5_VLForConditionalGeneration": Qwen2_5_VLTextModel,
 }
 CLASSES: dict[str, Any] = {
     kind.__name__: kind
@@ -35,7 +46,12 @@ CLASSES: dict[str, Any] = {
         UNet2DConditionModel,
         SD3Transformer2DModel,
         FluxTransformer2DModel,
+        Flux2Transformer2DModel,
+        ZImageTransformer2DModel,
+        QwenImageTransformer2DModel,
         AutoencoderKL,
+        AutoencoderKLFlux2,
+        AutoencoderKLQwenImage,
     )
 }
 
@@ -43,10 +59,9 @@ CLASSES: dict[str, Any] = {
 def make_part(kind: str, config: dict[str, Any]) -> torch.nn.Module:
     """With the random numbers of its class."""
     made: torch.nn.Module
-    if kind == "T5EncoderModel":
-        made = T5EncoderModel(T5Config(**config))
-    elif kind in TEXT_CLASSES:
-        made = TEXT_CLASSES[kind](CLIPTextConfig(**config))
+    if kind in TEXT_CLASSES:
+        text_class = TEXT_CLASSES[kind]
+        made = text_class(text_class.config_class(**config))
     else:
         dropped = {"force_upcast", "_class_name"}
         made = CLASSES[kind](**{key: each for key, each in config.items() if key not in dropped})
@@ -56,20 +71,21 @@ def make_part(kind: str, config: dict[str, Any]) -> torch.nn.Module:
 def build(profile: ModelProfile, chosen: Plan, device: torch.device) -> LoadedModel:
     """A model with random weights, placed as the plan says."""
     modules: dict[str, Any] = {}
-    torch.set_default_dtype(torch.float16)
+    dtype: torch.dtype = getattr(torch, chosen.dtype)
+    torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             for part, config in CONFIGS[profile.id].items():
                 module = make_part(LAYOUTS[profile.family].weighted[part][1], config)
-                modules[part] = module.half().eval().requires_grad_(requires_grad=False)
+                modules[part] = module.to(dtype).eval().requires_grad_(requires_grad=False)
                 for name, inner in modules[part].named_modules():
                     if isinstance(modules[part], T5EncoderModel) and name.endswith(".wo"):
-                        inner.float()  # as transformers loads it
+                        inner.float()  # as transformers loads it beside float16
     finally:
         torch.set_default_dtype(torch.float32)
     if chosen.decode_dtype is not None:
         modules["vae"].to(getattr(torch, chosen.decode_dtype))
-    components = Components(modules, {}, {}, torch.float16, device)
+    components = Components(modules, {}, {}, dtype, device)
     family = FAMILIES[profile.family]
     decode_device = torch.device("cpu") if chosen.decode_device == "cpu" else None
     placement = Placement(family.stages, components, chosen.placement, decode_device)

@@ -1,7 +1,11 @@
-"""The planner's walk over a network against what its forward allocates, in the real widths."""
+"""The planner's walk over a network against what its forward allocates, in the real widths.
+
+Whole jobs of real-size models were counted so, too; tests/unit/domain holds the planner to that.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components
 from rockiln.registry.architecture import architecture_of
 from support.allocations import Allocations, fused_attention
+from support.counted_models import COUNTED, Case, row_of
 
 pytestmark = pytest.mark.slow
 
@@ -102,3 +107,21 @@ def test_a_decoder_of_films_keeps_what_a_next_frame_would_need() -> None:
         FAMILIES["qwen_image"].decode(components, latents)
     predicted = decoder_peak(found.decoder, (SIDE_PX, SIDE_PX), 2, FUSED)
     assert predicted == pytest.approx(allocated.peak_bytes, rel=BOUND)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("sd15", 512, 512),
+        Case("flux2", 512, 512, 1, "group_offload", "tiled"),
+        Case("z_image", 1024, 1024, unload=True, kinds={"text_encoder": "q8_0"}),
+        Case("sd15", 512, 512, 1, "group_offload", controlnets=3),
+    ],
+    ids=lambda case: f"{case.model}-{case.denoise}-{case.controlnets}",
+)
+def test_a_whole_job_takes_what_was_written_down(
+    monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    """If not, a library or the engine changed: ``python -m support.counted_models``, and look."""
+    written = json.loads(COUNTED.read_text())
+    assert row_of(case, monkeypatch) in [*written["measured"], *written["unmeasured"]]

@@ -55,7 +55,7 @@ WORKSPACE_BYTES = 78 * MIB
 # Measured as the smallest cap under which a job still ran (service/docs/memory.md).
 WEIGHTS_SLACK = 0.065
 ACTIVATIONS_SLACK = 0.10
-# Of a denoiser's activations, where a layer comes back from few bits: counted on the meta device.
+# Of a stage's activations, where a layer comes back from few bits: counted on the meta device.
 BESIDE_WORKSPACE = 0.8
 # Interpreter and libraries of an engine child.
 PROCESS_BYTES = 1200 * MIB
@@ -143,8 +143,8 @@ def estimate(
     weights = _Weights.of(model, work.dtype, inner)
     activations = _activations(model, work, rungs, device, ITEM_BYTES[inner])
     for stage, size in _workspaces(model, work.dtype).items():
-        beside = BESIDE_WORKSPACE if stage == "denoise" else 1
-        activations[stage] = max(activations[stage], round(beside * activations[stage]) + size)
+        beside = round(BESIDE_WORKSPACE * activations[stage])
+        activations[stage] = max(activations[stage], beside + size)
     originals = weights.encoders + weights.denoiser if work.patched else 0
     unrounded = _unrounded(model, work.dtype)
     if device.kind == "cpu":
