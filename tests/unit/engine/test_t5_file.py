@@ -30,7 +30,7 @@ from support.transformer_file import quantise, write_t5
 
 pytestmark = pytest.mark.slow
 
-ASKED = parameters(scheduler="flow_euler", num_inference_steps=3, width=64, height=64)
+ASKED = parameters(scheduler="flow_euler", num_inference_steps=2, width=64, height=64)
 CPU = torch.device("cpu")
 FLOW: dict[str, tuple[Callable[..., Path], Any, str]] = {
     "flux": (make_tiny_flux, FluxPipeline, "text_encoder_2"),
@@ -68,8 +68,6 @@ def reference_of(models: Path, kind: GGMLQuantizationType) -> Reference:
     reference = Reference(pipeline, models / "plain")
     for each in (reference.pipeline.vae, reference.pipeline.transformer):
         each.to(memory_format=torch.channels_last)
-    if kind is GGMLQuantizationType.F32:
-        return reference
     for module in getattr(reference.pipeline, part).modules():
         if isinstance(module, nn.Linear | nn.Embedding) and module.weight.shape[1] % 32 == 0:
             held = torch.from_numpy(quantise(module.weight.detach().numpy(), kind))
@@ -78,7 +76,7 @@ def reference_of(models: Path, kind: GGMLQuantizationType) -> Reference:
     return reference
 
 
-@pytest.mark.parametrize("kind", ["f32", "q8_0", "q4_0"])
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 def test_pictures_are_those_of_diffusers_with_the_numbers_of_the_file(
     harness: EngineHarness, models: Path, kind: str
 ) -> None:
@@ -88,9 +86,9 @@ def test_pictures_are_those_of_diffusers_with_the_numbers_of_the_file(
     assert largest_difference(harness.pixels(made), expected) == 0
     record = read_record(harness.data(made)) or {}
     part = FLOW[profile.family][2]
-    assert list(record.get("quantisation", {})) == ([] if kind == "f32" else [part])
-    for placement in ("group_offload", "sequential_offload"):
-        chosen = harness.plan(ASKED, profile, placement=placement)
+    assert list(record["quantisation"]) == [part]
+    if kind == "q4_0":
+        chosen = harness.plan(ASKED, profile, placement="sequential_offload")
         (moved,) = harness.run(ASKED, profile, chosen=chosen)
         # As FLUX.1's from its folder: sums of copied weights may come out one off.
         assert largest_difference(harness.pixels(moved), expected) <= 1

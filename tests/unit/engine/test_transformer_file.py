@@ -100,7 +100,7 @@ def test_half_precision_is_that_of_the_folder(
 
 
 @pytest.mark.parametrize(
-    ("name", "placement"), [("scale_weight", None), ("weight_scale", "sequential_offload")]
+    ("name", "placement"), [("scale_weight", None), ("weight_scale", "group_offload")]
 )
 def test_fp8_with_scales_is_multiplied_by_them(
     harness: EngineHarness, models: Path, tmp_path: Path, name: str, placement: str | None
