@@ -29,8 +29,9 @@ from rockiln.engine.latents_file import FinalLatents, StoredLatentsError, read_l
 from rockiln.engine.loras import digests_of, loras_of
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.passes import Pass, passes_of
-from rockiln.engine.picture_file import Pixels, encode_picture
+from rockiln.engine.picture_file import encode_picture
 from rockiln.engine.picture_rows import first_row, next_row
+from rockiln.engine.png import Pixels
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
 from rockiln.engine.rows import Row, denoise_step, next_batch, one_by_one

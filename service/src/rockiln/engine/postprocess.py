@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rockiln.domain.errors import RockilnError
-from rockiln.engine.picture_file import Pixels
+from rockiln.engine.png import Pixels
 
 # A picture whose every channel spans no more than this is one colour to the eye.
 FLAT_SPREAD = 1

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from rockiln.engine.picture_file import Pixels
+from rockiln.engine.png import Pixels
 
 LONGEST_SIDE_PX = 256
 _QUALITY = 80

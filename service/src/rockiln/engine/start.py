@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -12,7 +13,6 @@ from pathlib import Path
 from platform import python_version
 from tempfile import TemporaryDirectory
 
-import PIL.features
 from transformers.utils import logging as transformers_logging
 
 from rockiln import __version__
@@ -154,6 +154,6 @@ def _versions(device: Device) -> dict[str, str]:
     return {
         "rockiln": __version__,
         **{name: version(name) for name in _RECORDED_LIBRARIES},
-        "zlib": str(PIL.features.version("zlib")),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         **device.versions(),
     }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.request import GenerationParameters
-from rockiln.engine.picture_file import Pixels
+from rockiln.engine.png import Pixels
 from rockiln.store.artefacts import ArtefactStore
 
 _MASK_FROM = 128
