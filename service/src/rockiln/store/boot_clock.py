@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,4 +20,10 @@ class Tick:
 
 def now() -> Tick:
     """The present tick."""
-    return Tick(_BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME))
+    return Tick(_boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+@functools.cache
+def _boot() -> str:
+    """No process sees two of them."""
+    return _BOOT_ID.read_text().strip()

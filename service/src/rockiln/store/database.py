@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy import Connection, create_engine, event, insert, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from rockiln.store.postgresql import ANSWER_SECONDS, CONNECT_ARGUMENTS, bounded_connect
+from rockiln.store.tables import EventRow
 
 log = structlog.get_logger()
 
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 WRITE = "rockiln_write"
 _EVENTS = "rockiln_events"
+_INSERT_EVENT = insert(EventRow.__table__)
 # Any numbers will do, as long as everybody uses the same.
 _EVENT_LOCK = 7_262_001
 MIGRATION_LOCK = 7_262_002
@@ -87,7 +89,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session whose changes are thrown away."""
-        with Session(self._reading) as session:
+        with Session(self._reading, autoflush=False) as session:
             yield session
 
     @contextmanager
@@ -97,11 +99,11 @@ class Database:
         A connection that is lost while committing leaves open what became of it. The server knows:
         if it did commit, this ends well; if not, the error says so and the block can be repeated.
         """
-        with self._writer, Session(self._writing) as session:
+        with self._writer, Session(self._writing, expire_on_commit=False) as session:
             session.begin()
             yield session
-            self._write_events(session)
             session.flush()
+            self._write_events(session)
             number = self._transaction_number(session)
             try:
                 session.commit()
@@ -121,11 +123,8 @@ class Database:
         """Last in the transaction, one writer at a time: who reads a number has seen all below."""
         events = session.info.pop(_EVENTS, [])
         if events:
-            session.flush()
             self.take_turn(session)
-        for event_row in events:
-            session.add(event_row)
-            session.flush()  # one by one, in their order
+            session.connection().execute(_INSERT_EVENT, events)  # in their order
 
     def _transaction_number(self, session: Session) -> str | None:
         if self.is_sqlite:
@@ -216,9 +215,9 @@ def connection_lost(error: DBAPIError) -> bool:
     return error.connection_invalidated or state in _PASSING_STATES
 
 
-def log_event(session: Session, event_row: object) -> None:
+def log_event(session: Session, **columns: Any) -> None:
     """Adds a line to the log when the transaction is about to commit."""
-    session.info.setdefault(_EVENTS, []).append(event_row)
+    session.info.setdefault(_EVENTS, []).append(columns)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

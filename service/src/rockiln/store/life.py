@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy.orm import Session, joinedload, object_session
 
 from rockiln.domain.errors import IllegalTransitionError, LeaseLostError, UnknownJobError
 from rockiln.domain.job import (
@@ -18,24 +18,32 @@ from rockiln.domain.job import (
 from rockiln.domain.request import GenerationParameters
 from rockiln.store.database import log_event
 from rockiln.store.records import Job, Lease, Picture
-from rockiln.store.tables import EventRow, JobRow, PictureRow
+from rockiln.store.tables import JobRow, PictureRow
 
 # Which of an owner's waiting jobs is next.
 TURN: ColumnElement[int] = func.coalesce(JobRow.turn, JobRow.seq)
+# Written once: to build a statement takes longer than to run it.
+_BY_ID = select(JobRow).where(JobRow.id == bindparam("job_id")).options(joinedload(JobRow.pictures))
+_BY_ID_LOCKED = _BY_ID.with_for_update(of=JobRow)
+
+
+def by_id(session: Session, job_id: str, *, lock: bool = False) -> JobRow | None:
+    """The row and its pictures, deleted or not."""
+    found = session.scalars(_BY_ID_LOCKED if lock else _BY_ID, {"job_id": job_id})
+    return found.unique().one_or_none()
 
 
 def find(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
     """Raises UnknownJobError."""
-    query = select(JobRow).where(JobRow.id == job_id, JobRow.deleted_at.is_(None))
-    row = session.scalar(query.with_for_update() if lock else query)
-    if row is None:
+    row = by_id(session, job_id, lock=lock)
+    if row is None or row.deleted_at is not None:
         raise UnknownJobError(f"no job {job_id!r}")
     return row
 
 
 def owned(session: Session, lease: Lease) -> JobRow:
     """The row that ``lease`` is for, deleted or not. Raises LeaseLostError."""
-    row = session.scalar(select(JobRow).where(JobRow.id == lease.job_id).with_for_update())
+    row = by_id(session, lease.job_id, lock=True)
     if row is None or (row.attempt, row.lease_owner) != (lease.attempt, lease.owner):
         raise LeaseLostError(f"attempt {lease.attempt} no longer owns job {lease.job_id}")
     return row
@@ -43,8 +51,7 @@ def owned(session: Session, lease: Lease) -> JobRow:
 
 def tell(row: JobRow, kind: str, now: float, **payload: Any) -> None:
     """Adds a line to the log, in the transaction of the change."""
-    event = EventRow(job_id=row.id, kind=kind, payload=payload, at=now)
-    log_event(session_of(row), event)
+    log_event(session_of(row), job_id=row.id, kind=kind, payload=payload, at=now)
 
 
 def session_of(row: JobRow) -> Session:

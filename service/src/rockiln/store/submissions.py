@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, bindparam, func, literal, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -26,6 +26,16 @@ from rockiln.store.search import matching
 from rockiln.store.tables import JobRow, PictureRow
 
 _RECENT_JOBS = 20
+
+_NOT_DELETED = JobRow.deleted_at.is_(None)
+# Written once, as those of every call are: to build a statement takes longer than to run it.
+_WAITS = JobRow.state.in_(list(map(literal, WAITING_STATES)))
+_LOAD = select(func.count(), func.sum(JobRow.estimated_seconds))
+_LOAD_WAITING = _LOAD.where(_WAITS)
+_ENDED_AMONG = select(JobRow.id).where(
+    JobRow.id.in_(bindparam("job_ids", expanding=True)),
+    JobRow.state.in_(list(map(literal, FINAL_STATES))),
+)
 
 
 @retried_class
@@ -136,9 +146,8 @@ class Submissions:
 
     def ended_among(self, job_ids: Sequence[str]) -> set[str]:
         """Which of these jobs have ended, in one query."""
-        query = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.state.in_(FINAL_STATES))
         with self._database.read() as session:
-            return set(session.scalars(query))
+            return set(session.scalars(_ENDED_AMONG, {"job_ids": job_ids}))
 
     def open_jobs_of(self, model_id: str) -> int:
         """How many jobs that are not done use a model."""
@@ -161,7 +170,7 @@ class Submissions:
     def queue(self) -> Queue:
         """What waits and what runs, of everybody."""
         with self._database.read() as session:
-            waiting, waiting_seconds = _load(session, JobRow.state.in_(WAITING_STATES))
+            waiting, waiting_seconds = _load(session)
             running, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
         return Queue(waiting, running, waiting_seconds, running_seconds)
 
@@ -178,7 +187,7 @@ class Submissions:
             if row.state not in WAITING_STATES:
                 return None
             before = _turn(row) > life.TURN
-            ahead, seconds = _load(session, JobRow.state.in_(WAITING_STATES), before)
+            ahead, seconds = _load(session, _WAITS, before)
             _, running_seconds = _load(session, JobRow.state.in_(RUNNING_STATES))
             return Place(position=ahead + 1, seconds_ahead=seconds + running_seconds)
 
@@ -238,9 +247,6 @@ def _turn(row: JobRow) -> int:
     return row.seq if row.turn is None else row.turn
 
 
-_NOT_DELETED = JobRow.deleted_at.is_(None)
-
-
 def _stored_key(owner: str, key: str | None) -> str | None:
     """Two owners may choose the same key; the column is unique over all of them."""
     if key is None or not owner:
@@ -262,18 +268,15 @@ def _repeat(session: Session, stored_key: str | None, request_digest: str | None
 
 
 def _load(session: Session, *which: ColumnElement[bool]) -> tuple[int, float]:
-    """Count and estimated seconds."""
-    count, seconds = session.execute(
-        select(func.count(), func.sum(JobRow.estimated_seconds)).where(*which)
-    ).one()
+    """Count and estimated seconds; of those that wait, unless something else is said."""
+    count, seconds = session.execute(_LOAD.where(*which) if which else _LOAD_WAITING).one()
     return count, float(seconds or 0.0)
 
 
 def _check_limits(
     session: Session, limits: QueueLimits, owner: str, estimated_seconds: float
 ) -> None:
-    waits = JobRow.state.in_(WAITING_STATES)
-    jobs, seconds = _load(session, waits)
+    jobs, seconds = _load(session)
 
     def refuse(
         reason: str, detail: str, *, places: float = 1.0, at_least_seconds: float = 0.0
@@ -290,7 +293,7 @@ def _check_limits(
     if jobs >= limits.max_jobs:
         refuse("jobs", f"{jobs} jobs wait already")
     if limits.max_jobs_per_owner is not None and owner:
-        own, _ = _load(session, waits, JobRow.owner == owner)
+        own, _ = _load(session, _WAITS, JobRow.owner == owner)
         if own >= limits.max_jobs_per_owner:
             refuse("owner", f"{own} jobs of yours wait already", places=max(1, jobs / own))
     # One job alone is never too much: it could not be sent at any other time either.

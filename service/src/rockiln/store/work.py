@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, literal, not_, or_, select
 from sqlalchemy.orm import Session
 
 from rockiln.domain.fault import Fault, FaultCode
@@ -23,6 +22,20 @@ RETRY_BACKOFF_MAX_SECONDS = 30.0
 # Attempts of a job that do not count, such as those of a worker that was lost, end here too.
 UNCOUNTED_ATTEMPTS_FACTOR = 10
 
+# Jobs that may run. A pause longer than any we give comes from a clock that was set back.
+_DUE = and_(
+    JobRow.state.in_(list(map(literal, WAITING_STATES))),
+    or_(JobRow.not_before <= bindparam("now"), JobRow.not_before > bindparam("no_pause_ends_by")),
+)
+_OWNERS_WAITING = select(JobRow.owner, func.min(life.TURN)).where(_DUE).group_by(JobRow.owner)
+_NEXT_OF_OWNER = (
+    select(JobRow.id)
+    .where(_DUE, JobRow.owner == bindparam("owner"))
+    .order_by(life.TURN)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+
 
 @retried_class
 class Work:
@@ -38,12 +51,12 @@ class Work:
         Owners take turns; an owner's own jobs go in the order of their turns.
         """
         now = self._clock()
-        due = _due(now)
         with self._database.read() as session:  # most polls find nothing; they take no write lock
-            if session.scalar(due.with_only_columns(JobRow.seq).limit(1)) is None:
-                return None
+            waiting = _owners_waiting(session, now)
+        if not waiting:
+            return None
         with self._database.write() as session:
-            row = _whose_turn(session, due)
+            row = _whose_turn(session, now, waiting)
             if row is None:
                 return None
             life.move(row, JobState.LEASED)
@@ -314,28 +327,30 @@ def _backoff(attempts: int) -> float:
     return min(RETRY_BACKOFF_MAX_SECONDS, seconds)
 
 
-def _due(now: float) -> Select[Any]:
-    """Jobs that may run. A pause longer than any we give comes from a clock that was set back."""
-    return select(JobRow).where(
-        JobRow.state.in_(WAITING_STATES),
-        or_(
-            JobRow.not_before <= now,
-            JobRow.not_before > now + RETRY_BACKOFF_MAX_SECONDS,
-        ),
-    )
-
-
 def _steps(row: JobRow) -> int:
     """Of one picture."""
     return GenerationParameters.from_dict(row.parameters).total_steps
 
 
-def _whose_turn(session: Session, due: Select[Any]) -> JobRow | None:
-    """The next due job of the owner who was served longest ago, locked."""
-    first = due.with_only_columns(JobRow.owner, func.min(life.TURN)).group_by(JobRow.owner)
-    waiting = {owner: turn for owner, turn in session.execute(first)}  # noqa: C416 (typed)
+def _due_at(now: float) -> dict[str, float]:
+    return {"now": now, "no_pause_ends_by": now + RETRY_BACKOFF_MAX_SECONDS}
+
+
+def _owners_waiting(session: Session, now: float) -> dict[str, int]:
+    """Owners with a job that may run → the first turn of theirs."""
+    found = session.execute(_OWNERS_WAITING, _due_at(now))
+    return {owner: turn for owner, turn in found}  # noqa: C416 (typed)
+
+
+def _whose_turn(session: Session, now: float, waiting: dict[str, int]) -> JobRow | None:
+    """The next due job of the owner who was served longest ago, locked.
+
+    Args:
+        waiting: of a moment ago; between several owners it is looked up again, under the lock.
+    """
     served: dict[str, float] = {}
     if len(waiting) > 1:
+        waiting = _owners_waiting(session, now)
         last = (
             select(JobRow.owner, func.max(JobRow.leased_at))
             .where(JobRow.owner.in_(waiting))
@@ -343,12 +358,7 @@ def _whose_turn(session: Session, due: Select[Any]) -> JobRow | None:
         )
         served = {owner: at or 0.0 for owner, at in session.execute(last)}
     for owner in sorted(waiting, key=lambda name: (served.get(name, 0.0), waiting[name])):
-        row: JobRow | None = session.scalar(
-            due.where(JobRow.owner == owner)
-            .order_by(life.TURN)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        if row is not None:
-            return row
+        job_id = session.scalar(_NEXT_OF_OWNER, {**_due_at(now), "owner": owner})
+        if job_id is not None:
+            return life.by_id(session, job_id)
     return None
