@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 WRITE = "rockiln_write"
 _EVENTS = "rockiln_events"
-_INSERT_EVENT = insert(EventRow.__table__)
+_INSERT_EVENT = insert(EventRow)
 # Any numbers will do, as long as everybody uses the same.
 _EVENT_LOCK = 7_262_001
 MIGRATION_LOCK = 7_262_002
