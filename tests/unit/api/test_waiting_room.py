@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from rockiln.api.waiting import WaitingRoom
+from rockiln.store.records import Job
 from support.front import Front
 from support.service import eventually
 
@@ -36,7 +37,15 @@ def test_many_calls_on_one_job_are_all_let_go(front: Front) -> None:
 def test_a_job_that_ended_before_is_not_waited_for(front: Front) -> None:
     job_id = front.submit()
     front.hand.finish(front.hand.lease())
-    front.services.waiting_room.wait(job_id, 60)
+    awaited = front.services.waiting_room.wait(job_id, 60)
+    assert awaited.job == front.store.jobs.get(job_id)
+
+
+def test_a_job_that_was_deleted_is_not_handed_over(front: Front) -> None:
+    job_id = front.submit()
+    front.hand.finish(front.hand.lease())
+    front.store.purge(job_id)
+    assert front.services.waiting_room.wait(job_id, 60).job is None
 
 
 def test_nobody_is_waked_by_another_job(front: Front) -> None:
@@ -54,7 +63,7 @@ def test_the_watch_goes_on_after_the_store_failed(
     front.hand.finish(front.hand.lease())
     real, calls = front.store.jobs.ended_among, []
 
-    def fail_once(job_ids: list[str]) -> set[str]:
+    def fail_once(job_ids: list[str]) -> dict[str, Job | None]:
         calls.append(job_ids)
         if len(calls) == 1:
             raise OperationalError("", None, Exception("disk"))
@@ -79,7 +88,9 @@ def test_a_client_that_leaves_is_let_go_and_the_others_stay(front: Front) -> Non
     leaves, stays = socket.socketpair(), socket.socketpair()
     left: dict[str, bool] = {}
     callers = [
-        threading.Thread(target=lambda n, s: left.update({n: room.wait(job_id, 60, s)}), args=each)
+        threading.Thread(
+            target=lambda n, s: left.update({n: room.wait(job_id, 60, s).client_left}), args=each
+        )
         for each in (("leaves", leaves[0]), ("stays", stays[0]))
     ]
     for caller in callers:
@@ -106,7 +117,7 @@ def test_a_hundred_who_leave_and_a_hundred_who_stay_are_not_confused(front: Fron
         with server, client:
             if leaves:
                 client.close()
-            answers.append((leaves, room.wait(job_id, 60, server)))
+            answers.append((leaves, room.wait(job_id, 60, server).client_left))
 
     callers = [threading.Thread(target=call, args=(bool(n % 2),)) for n in range(200)]
     for caller in callers:

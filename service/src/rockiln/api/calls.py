@@ -114,10 +114,11 @@ def wait(job: Job, seconds: float) -> Job:
     held = services()
     # gunicorn's name for the connection; other servers have none, and wait to the end.
     client = request.environ.get("gunicorn.socket")
-    g.client_left = held.waiting_room.wait(job.id, seconds, client)
+    awaited = held.waiting_room.wait(job.id, seconds, client)
+    g.client_left = awaited.client_left
     if g.client_left and cancels_on_disconnect():
         cancel_abandoned(held.store, job.id)
-    return held.store.jobs.get(job.id)
+    return awaited.job or held.store.jobs.get(job.id)
 
 
 def _ended(job: Job) -> Job:

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from rockiln.store.records import Job
 from rockiln.store.store import Store
 from rockiln.store.wake import POLL_SECONDS, WakeReceiver
 
@@ -31,13 +33,27 @@ class Client(Protocol):
     def fileno(self) -> int: ...
 
 
+@dataclass(frozen=True)
+class Awaited:
+    """How a wait ended.
+
+    Attributes:
+        job: as it ended; None if it did not, or is gone since.
+        client_left: nobody will read the answer.
+    """
+
+    job: Job | None = None
+    client_left: bool = False
+
+
 class _Waiter:
-    """One call. ``left``: its client has gone."""
+    """One call. ``job``: as it ended; ``left``: its client has gone."""
 
     def __init__(self, job_id: str, client: Client | None) -> None:
         self.job_id = job_id
         self.descriptor = -1 if client is None else client.fileno()
         self.released = threading.Event()
+        self.job: Job | None = None
         self.left = False
 
 
@@ -79,15 +95,15 @@ class WaitingRoom:
             with self._changed:
                 self._taken -= taken
 
-    def wait(self, job_id: str, seconds: float, client: Client | None = None) -> bool:
+    def wait(self, job_id: str, seconds: float, client: Client | None = None) -> Awaited:
         """Returns when the job has ended, the time is over, or the process is to end.
 
-        Also when the client left: then True, and nobody will read the answer.
+        Also when the client left.
         """
         waiter = _Waiter(job_id, client)
         with self._changed:
             if self._closed:
-                return False
+                return Awaited()
             self._waiters.add(waiter)
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -98,7 +114,7 @@ class WaitingRoom:
         finally:
             with self._changed:
                 self._waiters.discard(waiter)
-        return waiter.left
+        return Awaited(waiter.job, waiter.left)
 
     def close(self) -> None:
         """Ends the thread; whoever waits is let go."""
@@ -131,7 +147,10 @@ class WaitingRoom:
             log.exception("waiters.check_failed")
             time.sleep(POLL_SECONDS)
             return []
-        return [waiter for waiter in waiters if waiter.job_id in ended]
+        concerned = [waiter for waiter in waiters if waiter.job_id in ended]
+        for waiter in concerned:
+            waiter.job = ended[waiter.job_id]
+        return concerned
 
     def _release(self, waiters: Collection[_Waiter]) -> None:
         with self._changed:

@@ -23,7 +23,8 @@ from rockiln.store.tables import JobRow, PictureRow
 # Which of an owner's waiting jobs is next.
 TURN: ColumnElement[int] = func.coalesce(JobRow.turn, JobRow.seq)
 # Written once: to build a statement takes longer than to run it.
-_BY_ID = select(JobRow).where(JobRow.id == bindparam("job_id")).options(joinedload(JobRow.pictures))
+WITH_PICTURES = select(JobRow).options(joinedload(JobRow.pictures))
+_BY_ID = WITH_PICTURES.where(JobRow.id == bindparam("job_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update(of=JobRow)
 
 

@@ -32,7 +32,7 @@ _NOT_DELETED = JobRow.deleted_at.is_(None)
 _WAITS = JobRow.state.in_(list(map(literal, WAITING_STATES)))
 _LOAD = select(func.count(), func.sum(JobRow.estimated_seconds))
 _LOAD_WAITING = _LOAD.where(_WAITS)
-_ENDED_AMONG = select(JobRow.id).where(
+_ENDED_AMONG = life.WITH_PICTURES.where(
     JobRow.id.in_(bindparam("job_ids", expanding=True)),
     JobRow.state.in_(list(map(literal, FINAL_STATES))),
 )
@@ -144,10 +144,11 @@ class Submissions:
         with self._database.read() as session:
             return [life.as_job(row) for row in session.scalars(query)]
 
-    def ended_among(self, job_ids: Sequence[str]) -> set[str]:
-        """Which of these jobs have ended, in one query."""
+    def ended_among(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """Those of these jobs that have ended, in one query; None for one deleted since."""
         with self._database.read() as session:
-            return set(session.scalars(_ENDED_AMONG, {"job_ids": job_ids}))
+            rows = session.scalars(_ENDED_AMONG, {"job_ids": job_ids}).unique()
+            return {row.id: None if row.deleted_at else life.as_job(row) for row in rows}
 
     def open_jobs_of(self, model_id: str) -> int:
         """How many jobs that are not done use a model."""
