@@ -43,13 +43,15 @@ def wake(folder: Path, audience: Audience) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
         _ShortPath(folder) as short,
     ):
-        for path in folder.glob(f"{audience}-*.sock"):
+        for name in os.listdir(folder):
+            if not name.startswith(f"{audience}-"):
+                continue
             try:
-                sender.sendto(b"!", f"{short}/{path.name}")
+                sender.sendto(b"!", f"{short}/{name}")
             except BlockingIOError:
                 continue  # its queue is full of hints: it is awake
             except (ConnectionRefusedError, FileNotFoundError):
-                path.unlink(missing_ok=True)
+                (folder / name).unlink(missing_ok=True)
 
 
 class _ShortPath:

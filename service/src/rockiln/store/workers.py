@@ -11,6 +11,8 @@ from rockiln.store.database import Database, retried_class
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.tables import WorkerRow
 
+_BY_NAME = select(WorkerRow).order_by(WorkerRow.name)
+
 
 @retried_class
 class WorkerStore:
@@ -54,5 +56,5 @@ class WorkerStore:
                     proof_at=row.proof_at,
                     health=row.health,
                 )
-                for row in session.scalars(select(WorkerRow).order_by(WorkerRow.name))
+                for row in session.scalars(_BY_NAME)
             ]
