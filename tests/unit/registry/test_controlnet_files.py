@@ -172,6 +172,14 @@ CORPUS: dict[str, tuple[Spoil, str]] = {
         header(lambda said: rename(said, FIRST, "control_model.input_blocks.99999.0.weight")),
         "no conv_in",
     ),
+    "giant-number": (
+        with_tensors(**{f"control_model.input_hint_block.{'9' * 5000}.weight": (1,)}),
+        "the config has not",
+    ),
+    "many-tensors": (
+        only(**{f"zero_convs.{number}.0.weight": (1,) for number in range(5001)}),
+        "5001 tensors: too many",
+    ),
     "foreign": (with_tensors(lora_controlnet=(1,)), "have 'lora_controlnet', the config has not"),
     "difference": (with_tensors(difference=(1,)), "have 'difference'"),
     "union": (with_tensors(task_embedding=(6, 8)), "have 'task_embedding'"),

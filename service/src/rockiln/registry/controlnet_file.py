@@ -46,11 +46,12 @@ _RESNET = {
     "out_layers.3.": "conv2.",
     "skip_connection.": "conv_shortcut.",
 }
-_HINT = re.compile(r"input_hint_block\.(\d+)\.")
+_HINT = re.compile(r"input_hint_block\.([0-9]{1,2})\.")
 _IN_RESNET = re.compile(r"(?:down_blocks\.\d+|mid_block)\.resnets\.\d+\.")
 # Its effect is the mean over the picture, which a config says and no tensor shows.
 _POOLED = "shuffle"
 _UNREAD_TEXT_WIDTH = 1280  # the class has to have one
+_TENSORS_MAX = 5_000  # SDXL's has 844
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def read_controlnet_file(path: Path) -> ControlNetFile:
     file = read_weights_file(path)
     if file.foreign_dtypes:
         raise BrokenModelError(f"{path.name} has weights of {', '.join(file.foreign_dtypes)}")
+    if len(file.shapes) > _TENSORS_MAX:
+        raise BrokenModelError(f"{path.name} has {len(file.shapes)} tensors: too many")
     if _POOLED in path.stem.lower():
         raise BrokenModelError(
             f"{path.name}: a ControlNet for {_POOLED} (global_pool_conditions) is not run"
