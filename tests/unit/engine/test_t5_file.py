@@ -203,5 +203,7 @@ def test_a_file_that_lies_is_refused(root: Path) -> None:
         config.write_text(json.dumps(said | changes))
         assert words in load_catalogue([root]).broken["q8_0"], words
     config.write_text(json.dumps(said))
+    shutil.copy(path, root / "alone.gguf")
+    assert "T5 belongs into the folder" in load_catalogue([root]).broken["alone"]
     shutil.copy(path, path.with_name("other.gguf"))
     assert "which one is meant" in load_catalogue([root]).broken["q8_0"]

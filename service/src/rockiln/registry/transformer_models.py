@@ -73,7 +73,10 @@ def _roundable(weights: ComponentWeights) -> QuantisedWeights | None:
 def _lender(path: Path, models: Iterable[ModelProfile]) -> tuple[ModelProfile, ComponentWeights]:
     family = transformer_family(path)
     if family is None:
-        raise BrokenModelError(f"{path.name} is no transformer of FLUX.1 or Stable Diffusion 3")
+        raise BrokenModelError(
+            f"{path.name} is no transformer of FLUX.1 or Stable Diffusion 3; T5 belongs into the "
+            "folder of a model's text encoder"
+        )
     closest = ""
     for lender in sorted(models, key=lambda each: each.id):
         folder = Path(lender.path)
