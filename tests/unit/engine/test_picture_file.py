@@ -12,12 +12,8 @@ from PIL import Image
 from rockiln.domain.model import ModelDefaults, ModelProfile
 from rockiln.domain.plan import Plan
 from rockiln.domain.request import PictureFormat
-from rockiln.engine.picture_file import (
-    Pixels,
-    encode_picture,
-    read_parameters_text,
-    read_record,
-)
+from rockiln.engine.picture_file import encode_picture, read_parameters_text, read_record
+from rockiln.engine.png import Pixels
 from rockiln.engine.record import Surroundings, make_record, parameters_of, parameters_text
 from support.parameters import parameters
 
