@@ -1,20 +1,18 @@
 """PRIVATE to the collection. A new proxy takes the published ports over from the old one.
 
 The engine gives a container its ports with the first network that leads out of the host. So the
-new one runs beside the old one without that network, and joins it as soon as the ports are free.
-That is before the engine has done with the old one: ports that can be bound have been given back.
-One that is said to have stopped may still have them (20.10): the engine gives them back after that.
+new one runs beside the old one without that network, and joins it when the ports are free. That is
+after the stop: a container that ends leaves its networks one by one, and the engine (20.10) gives
+the ports back with the first, and publishes them once more on the second for some 30 ms.
 A refused attempt leaves half an interface in the new one (20.10), so there is one attempt.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import socket
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible_collections.rockiln.host.plugins.module_utils._api_switch import must
@@ -91,15 +89,11 @@ def hand_over(
     Raises:
         EngineError: it could not have them; ``following`` is gone, ``current`` serves as before.
     """
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        stop = beside.submit(must, engine, "stop", "--time", str(stop_seconds), current)
-        deadline_monotonic = math.inf
-        while not all(map(free, addresses)) and time.monotonic() < deadline_monotonic:
-            if stop.done():
-                wait_seconds = 0.0 if stop.exception() else RELEASE_SECONDS
-                deadline_monotonic = min(deadline_monotonic, time.monotonic() + wait_seconds)
-            time.sleep(POLL_SECONDS)
-        connected = engine.call("network", "connect", network, following)
+    must(engine, "stop", "--time", str(stop_seconds), current)
+    deadline_monotonic = time.monotonic() + RELEASE_SECONDS
+    while not all(map(free, addresses)) and time.monotonic() < deadline_monotonic:
+        time.sleep(POLL_SECONDS)
+    connected = engine.call("network", "connect", network, following)
     if connected.code != 0:
         must(engine, "rm", "--force", following)
         must(engine, "start", current)
@@ -107,6 +101,5 @@ def hand_over(
             f"docker network connect {network} {following}: {connected.errors.strip()}; "
             f"{current} serves as before"
         )
-    stop.result()
     must(engine, "rm", current)
     must(engine, "rename", following, current)

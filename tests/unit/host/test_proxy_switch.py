@@ -87,7 +87,7 @@ def test_nothing_is_between_the_stop_and_the_port() -> None:
 
 
 def test_ports_that_are_given_back_after_the_stop_are_waited_for() -> None:
-    """Docker 20.10 on a busy host: "port is already allocated" after ``docker stop`` had ended."""
+    """Docker 20.10: "port is already allocated" for one that joined while the other ended."""
     asked: list[str] = []
 
     def free(address: str) -> bool:
