@@ -139,7 +139,7 @@ def profile_of(
 FAMILY_MANIFESTS: dict[str, Manifest] = {
     "sd1": Manifest(
         schema=1,
-        title="Stable Diffusion 1.x",
+        title="Stable Diffusion 1.x or 2.x",
         licence="unknown",
         defaults=Defaults(
             width=512,
