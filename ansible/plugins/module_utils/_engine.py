@@ -149,16 +149,14 @@ class Engine:
         found: list[dict[str, Any]] = json.loads(done.output)
         return found[0]
 
-    def container_runs(self, name: str) -> bool:
+    def container_status(self, name: str) -> str | None:
+        """``running``, ``created``, ``exited`` …; None where there is none of that name."""
         done = self.call("container", "inspect", "--format", "{{.State.Status}}", name)
-        return done.code == 0 and done.output.strip() == "running"
-
-    def container_exists(self, name: str) -> bool:
-        """Also one that was only made, or has ended."""
-        done = self.call("container", "inspect", "--format", "{{.State.Status}}", name)
-        if done.code != 0 and "no such container" not in done.errors.lower():
+        if done.code != 0:
+            if "no such container" in done.errors.lower():
+                return None
             raise EngineError(f"docker container inspect {name}: {done.errors.strip()}")
-        return done.code == 0
+        return done.output.strip()
 
     def load(self, archive: Path) -> None:
         done = self.call("load", "--quiet", "--input", str(archive))

@@ -82,13 +82,14 @@ def engine_facts(client: Client | None, containers: list[str]) -> dict[str, obje
         }
     values = dataclasses.asdict(client)
     engine = Engine(client.path)
+    statuses = {name: engine.container_status(name) for name in containers}
     return {
         "answers": True,
         "client_path": values.pop("path"),
         **values,
         "installed_packages": installed_packages(),
-        "existing_containers": [name for name in containers if engine.container_exists(name)],
-        "running_containers": [name for name in containers if engine.container_runs(name)],
+        "existing_containers": [name for name, status in statuses.items() if status is not None],
+        "running_containers": [name for name, status in statuses.items() if status == "running"],
     }
 
 

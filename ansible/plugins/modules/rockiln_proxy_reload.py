@@ -68,11 +68,15 @@ def main() -> None:
     )
     name, config = module.params["container"], Path(module.params["config"])
     client = find_client()
-    if client is None or not config.is_file() or not Engine(client.path).container_runs(name):
+    if client is None or not config.is_file():
         module.exit_json(changed=False, loaded="")
         return
-    proxy = Proxy(Engine(client.path), name, config)
+    engine = Engine(client.path)
+    proxy = Proxy(engine, name, config)
     try:
+        if engine.container_status(name) != "running":
+            module.exit_json(changed=False, loaded="")
+            return
         loaded, wanted = proxy.loaded(), proxy.wanted()
         if not module.check_mode:
             proxy.reload(seconds=module.params["drain_seconds"])
