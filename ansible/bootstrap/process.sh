@@ -60,11 +60,10 @@ install_process() {
     fail "$E_STEP" "pip could not install torch from its index, $(catalogue_value index)" "check the network, or name a folder that has the wheel: PIP_FIND_LINKS=DIR ./bootstrap.sh"
   "${install[@]}" --requirement containers/locks/worker.txt ||
     fail "$E_STEP" "pip could not install containers/locks/worker.txt" "check the network or pip's settings (pip config list), then ./bootstrap.sh again"
-  "$python" -m venv "$work/build"
-  "$work/build/bin/pip" install "${pip_strict[@]}" --requirement containers/locks/build.txt
+  "${install[@]}" --target "$work/build" --requirement containers/locks/build.txt
   mkdir "$work/project"
   cp -R service/pyproject.toml service/src "$work/project"
-  "$work/build/bin/pip" wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir "$work/dist" "$work/project"
+  PYTHONPATH="$work/build" "$venv/bin/pip" wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir "$work/dist" "$work/project"
   "$venv/bin/pip" install --quiet --no-index --no-deps "$work"/dist/*.whl
   "$venv/bin/python" -m rockiln.platforms.wheel_guard --backend cpu || fail "$E_STEP" "the installed torch is not the wanted one" "rm -rf $venv, then ./bootstrap.sh again"
   printf '%s' "$key" >"$venv/rockiln-key"
