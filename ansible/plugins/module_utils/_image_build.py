@@ -235,6 +235,8 @@ def build_arguments(
         {**image.spec.build_args, image.spec.parent_arg: parent_reference}.items()
     ):
         arguments += ["--build-arg", f"{key}={value}"]
+    if image.spec.target:
+        arguments += ["--target", image.spec.target]
     for key in sorted(proxy_environment()):
         arguments += ["--build-arg", key]
     for key, value in image.labels().items():

@@ -37,6 +37,7 @@ class ImageSpec:
     parent_arg: str
     locks: tuple[str, ...]
     ground: str = ""  # an image that is not ours to stand on; its digest where one is known
+    target: str = ""  # the stage of the Containerfile that is wanted; empty: the last
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ImageSpec:
@@ -49,6 +50,7 @@ class ImageSpec:
             parent_arg=str(row.get("parent_arg") or "BASE"),
             locks=tuple(row.get("locks") or ()),
             ground=str(row.get("ground") or ""),
+            target=str(row.get("target") or ""),
         )
 
 
@@ -105,6 +107,8 @@ def plan_image(context: Path, spec: ImageSpec, *, parent_digest: str, refresh: s
     table[f"parent {spec.parent or spec.ground or 'rootfs'}"] = parent_digest[:TAG_DIGITS]
     if refresh:
         table["refresh"] = refresh
+    if spec.target:
+        table["target"] = spec.target
     whole = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
     return PlannedImage(spec=spec, table=table, inputs_sha256=whole)
 

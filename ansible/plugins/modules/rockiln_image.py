@@ -1,12 +1,12 @@
 #!/usr/bin/python
 # ruff: noqa: E402 (documentation comes first, as Ansible wants it)
-"""One image of the service, as its inputs say."""
+"""Images of the service, as their inputs say."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rockiln_image
-short_description: Make an image of the service present, by load or by build
+short_description: Make images of the service present, by load or by build
 description:
   - An image's tag is the digest of its inputs, so whether it must be made is known without a build.
   - A missing image is loaded from an archive that carries it, else built on its parent, which is
@@ -15,9 +15,10 @@ description:
     and stay in no layer.
 author: The rockiln authors
 options:
-  name:
-    description: Name of the image in O(images).
-    type: str
+  names:
+    description: Names of the wanted images in O(images).
+    type: list
+    elements: str
     required: true
   images:
     description: The table of images; a parent stands before its children.
@@ -64,9 +65,9 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Make the api image present
+- name: Make the front present
   rockiln.host.rockiln_image:
-    name: rockiln-api
+    names: [rockiln-proxy, rockiln-api]
     images: "{{ inference_image_table }}"
     context: /opt/src/rockiln
     rootfs_suite: bookworm
@@ -74,16 +75,19 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-image:
+built:
   description: >-
-    C(tag), name and tag, the tag being the beginning of the inputs' digest, and C(digest), the
-    engine's digest of the image's configuration, empty in check mode before the image is there.
+    For each of O(names), in their order, C(tag), name and tag, the tag being the beginning of the
+    inputs' digest, and C(digest), the engine's digest of the image's configuration, empty in check
+    mode before the image is there.
   returned: always
-  type: dict
+  type: list
+  elements: dict
 build_required:
-  description: Whether it is neither there nor in an archive.
+  description: Tags of those that are neither there nor in an archive.
   returned: always
-  type: bool
+  type: list
+  elements: str
 actions:
   description: What was done, in words.
   returned: always
@@ -116,7 +120,7 @@ from ansible_collections.rockiln.host.plugins.module_utils._image_plan import (
 from ansible_collections.rockiln.host.plugins.module_utils._rootfs import Rootfs
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "name": {"type": "str", "required": True},
+    "names": {"type": "list", "elements": "str", "required": True},
     "images": {"type": "list", "elements": "dict", "required": True},
     "context": {"type": "path", "required": True},
     "rootfs_suite": {"type": "str", "required": True},
@@ -168,7 +172,7 @@ def make_builder(
 
 
 def make_present(
-    module: AnsibleModule, image: PlannedImage, planned: dict[str, PlannedImage]
+    module: AnsibleModule, wanted: list[PlannedImage], planned: dict[str, PlannedImage]
 ) -> dict[str, Any]:
     """The module's answer; nothing is made in check mode."""
     client = find_client()
@@ -178,51 +182,54 @@ def make_present(
                 "no container engine answers; "
                 "next: service docker start, or apt-get install docker.io"
             )
-        archives = map(Path, module.params["archives"])
-        archived = any(image.reference in archived_references(path) for path in archives)
-        return answer(image, before=("", {}), changed=True, build_required=not archived)
+        archived = set().union(*(archived_references(Path(p)) for p in module.params["archives"]))
+        return {
+            "changed": True,
+            "actions": [],
+            "build_required": [each.reference for each in wanted if each.reference not in archived],
+            "built": [{"tag": each.reference, "digest": ""} for each in wanted],
+            "diff": [difference(each, ("", {})) for each in wanted],
+        }
     builder = make_builder(module.params, client, planned)
-    changed = not builder.is_present(image.spec.name)
-    before = newest_of_name(builder, image) if changed else (image.reference, dict(image.table))
-    archived = changed and builder.archive_with(image.spec.name) is not None
-    if changed and not module.check_mode:
-        builder.ensure(image.spec.name)
-    found = builder.engine.inspect_image(image.reference) or {}
-    return answer(
-        image,
-        before=before,
-        changed=changed,
-        digest=str(found.get("Id", "")),
-        build_required=changed and not archived,
-        actions=builder.actions,
-    )
+    missing = [each for each in wanted if not builder.is_present(each.spec.name)]
+    answer = {
+        "changed": bool(missing),
+        "actions": builder.actions,
+        "build_required": [
+            each.reference for each in missing if builder.archive_with(each.spec.name) is None
+        ],
+        "diff": [difference(each, newest_of_name(builder, each)) for each in missing],
+    }
+    if not module.check_mode:
+        for each in missing:
+            builder.ensure(each.spec.name)
+    found = [builder.engine.inspect_image(each.reference) or {} for each in wanted]
+    answer["built"] = [
+        {"tag": each.reference, "digest": str(image.get("Id", ""))}
+        for each, image in zip(wanted, found, strict=True)
+    ]
+    return answer
 
 
-def answer(
-    image: PlannedImage, *, before: tuple[str, dict[str, str]], digest: str = "", **values: Any
-) -> dict[str, Any]:
+def difference(image: PlannedImage, before: tuple[str, dict[str, str]]) -> dict[str, str]:
+    """What an image is made of, against the newest one of its name."""
     return {
-        "build_required": True,
-        "actions": [],
-        "image": {"tag": image.reference, "digest": digest},
-        "diff": {
-            "before_header": before[0] or "absent",
-            "after_header": image.reference,
-            "before": diff_text(*before) if before[0] else "",
-            "after": diff_text(image.reference, image.table),
-        },
-        **values,
+        "before_header": before[0] or "absent",
+        "after_header": image.reference,
+        "before": diff_text(*before) if before[0] else "",
+        "after": diff_text(image.reference, image.table),
     }
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    name = module.params["name"]
+    names = module.params["names"]
     try:
         planned = plan(module.params)
-        if name not in planned:
-            raise ImagePlanError(f"{name} is not in the table of images")
-        result = make_present(module, planned[name], planned)
+        for name in names:
+            if name not in planned:
+                raise ImagePlanError(f"{name} is not in the table of images")
+        result = make_present(module, [planned[name] for name in names], planned)
     except (EngineError, ImagePlanError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
