@@ -16,6 +16,7 @@ import argparse
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -54,8 +55,11 @@ JOBS = {
     "sd35": [(1024, 1024, 1), (1536, 1536, 1)],
     "flux": [(768, 768, 1), (1024, 1024, 1), (1536, 1536, 1)],
 }
-# Likewise, with a ControlNet.
-CONTROLLED = {"sd15": [(512, 512, 1), (1024, 1024, 1)], "sdxl": [(1024, 1024, 1)]}
+# Likewise, with so many ControlNets.
+CONTROLLED = {
+    "sd15": [(512, 512, 1, 1), (1024, 1024, 1, 1), (768, 768, 1, 3)],
+    "sdxl": [(1024, 1024, 1, 1), (1024, 1024, 1, 2), (1024, 1024, 1, 3)],
+}
 CONTEXT_PROGRAM = """
 import torch
 from torch.nn import functional
@@ -86,6 +90,10 @@ def write_models(folder: Path, names: Sequence[str], *, tiny: bool) -> None:
     for wave in (first, [name for name in names if name not in first]):
         with ThreadPoolExecutor() as pool:
             list(pool.map(write, wave))
+    for name in CONTROLLED.keys() & names:
+        for place in (2, 3):
+            first_net = folder / "controlnets" / name
+            shutil.copytree(first_net, f"{first_net}-{place}", copy_function=os.link)
     say(f"wrote {', '.join(names)} in {time.monotonic() - begun:.0f} s")
 
 
@@ -122,14 +130,15 @@ class Card:
         eventually(self._empty, "the model of the proof leaves memory")
         for model in models:
             with LARGE_AT_ONCE if model in LARGE else nullcontext():
-                plain = [(*job, False) for job in JOBS[model]]
-                controlled = [(*job, True) for job in CONTROLLED.get(model, ())]
-                for width, height, pictures, control in plain + controlled:
+                plain = [(*job, 0) for job in JOBS[model]]
+                for width, height, pictures, nets in [*plain, *CONTROLLED.get(model, ())]:
                     asked = {"model": model, "width": width, "height": height}
                     asked["num_images"] = pictures
-                    row = {"card_gib": self.gib, **asked, "controlnet": control}
-                    if control:
-                        asked["controlnets"] = [{"name": model, "image": grey(width, height)}]
+                    row = {"card_gib": self.gib, **asked, "controlnets": nets}
+                    asked["controlnets"] = [
+                        {"name": name, "image": grey(width, height)}
+                        for name in (model, f"{model}-2", f"{model}-3")[:nets]
+                    ]
                     row |= self._done(asked)
                     say_row(row)
                     yield row

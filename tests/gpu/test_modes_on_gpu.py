@@ -16,6 +16,7 @@ from rockiln.engine.engine import Engine, UnfitDeviceError
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.platforms.interface import DeviceUnavailableError
 from rockiln.platforms.selection import select
+from support.encoded_texts import MAKERS, encoded, load, settle
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
 from support.tiny_sd1 import make_tiny_sd1
@@ -76,6 +77,19 @@ def test_a_mode_that_moves_weights_gives_the_same_bits(
     full = pictures(harness, model)
     for one, other in zip(full, pictures(harness, model, **changes), strict=True):
         assert largest_difference(one, other) == 0
+
+
+@pytest.mark.parametrize("placement", ["text_encoder_offload", "sequential_offload"])
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_text_encoder_in_pieces_gives_the_same_bits(
+    harness: GpuHarness, tmp_path: Path, family: str, placement: Any
+) -> None:
+    components = load(family, tmp_path, harness.device.torch_device, torch.float16)
+    settle(family, components, "resident")
+    whole = encoded(family, components)
+    settle(family, components, placement)
+    for one, other in zip(whole, encoded(family, components), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

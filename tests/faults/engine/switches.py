@@ -25,7 +25,8 @@ _SWITCH = re.compile(
     r"(<(?P<rung>[a-z_]+))?(#(?P<attempts>\d+))?"
 )
 DENOISE_LADDER = (
-    "full", "sliced", "model_offload", "group_offload", "sequential_offload", "split_batch",
+    "full", "sliced", "model_offload", "text_encoder_offload", "group_offload",
+    "sequential_offload", "split_batch",
 )  # fmt: skip
 DECODE_LADDER = (
     "full", "tiled", "small_tiles", "other_dtype", "miopen_fast_find", "miopen_fewer_solvers",

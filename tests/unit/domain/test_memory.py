@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
+from rockiln.domain.ladder import (
+    DENOISE_LADDER,
+    IN_PIECES_RUNGS,
+    DecodeRung,
+    DenoiseRung,
+    Rungs,
+)
 from rockiln.domain.memory import (
     Workload,
     capabilities,
@@ -28,18 +34,21 @@ from rockiln.domain.memory import (
 )
 from rockiln.domain.model import DeviceFacts
 from rockiln.domain.plan import admit, plan
-from support.known_models import known_profile, with_controlnets
+from rockiln.domain.quantisation import QuantisedWeights
+from support.known_models import CONFIGS, known_profile, with_controlnets
 from support.parameters import parameters
 
 MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
 TABLE = json.loads((MEASURED / "nvidia_h200_table.json").read_text())
 TRANSFORMERS = json.loads((MEASURED / "nvidia_h200_transformers.json").read_text())
+MORE = json.loads((MEASURED / "nvidia_h200_more.json").read_text())
 CARDS = json.loads((MEASURED / "nvidia_h200_cards.json").read_text())
 SERVICE = json.loads((MEASURED / "nvidia_h200_service.json").read_text())
 GIB = 1 << 30
 SIMULATED_GIB = (8, 12, 16, 20, 24)
 # Of the measured peak; the issue's bound.
 OVER_MOST, UNDER_MOST = 0.10, 0.05
+MEASURED_ROWS = [*TABLE["rows"], *TRANSFORMERS["rows"], *MORE["rows"]]
 
 
 def card(gib: float, **changes: Any) -> DeviceFacts:
@@ -49,17 +58,20 @@ def card(gib: float, **changes: Any) -> DeviceFacts:
 
 def name_of(row: dict[str, Any]) -> str:
     words = ("model", "width", "height", "batch", "denoise", "decode", "scores", "unload")
-    return "-".join(str(row[word]) for word in words)
+    more = (f"{row['controlnets']}nets", *row["kinds"].values()) if "kinds" in row else ()
+    return "-".join((*(str(row[word]) for word in words), *more))
 
 
-@pytest.mark.parametrize("row", [*TABLE["rows"], *TRANSFORMERS["rows"]], ids=name_of)
+@pytest.mark.parametrize("row", MEASURED_ROWS, ids=name_of)
 def test_prediction_is_within_its_bound_of_the_measured_peak(row: dict[str, Any]) -> None:
-    model, device = known_profile(row["model"]), DeviceFacts(**TABLE["hardware"])
+    held = {part: QuantisedWeights(**facts) for part, facts in row.get("held", {}).items()}
+    model = replace(with_controlnets(row["model"], row.get("controlnets", 0)), quantised=held)
+    device = DeviceFacts(**TABLE["hardware"])
     if row["scores"]:
         device = replace(device, fused_attention_width=0)
     predicted = estimate(
         model,
-        Workload(row["width"], row["height"], row["batch"], "float16", guides_by_pairs(model)),
+        Workload(row["width"], row["height"], row["batch"], model.half, guides_by_pairs(model)),
         Rungs(DenoiseRung(row["denoise"]), DecodeRung(row["decode"])),
         device,
         unload_before_decode=row["unload"],
@@ -68,13 +80,29 @@ def test_prediction_is_within_its_bound_of_the_measured_peak(row: dict[str, Any]
 
 
 def test_the_measurement_covers_what_it_should() -> None:
-    rows = TABLE["rows"]
-    assert len(rows) >= 40
-    assert {row["denoise"] for row in rows} == {rung.value for rung in DenoiseRung}
-    assert {row["decode"] for row in rows} >= {"full", "tiled", "small_tiles", "other_dtype"}
-    # Each job ran again with no more memory than was predicted for it.
-    assert all(row["enough_at"] <= 1.0 for row in [*rows, *TRANSFORMERS["rows"]])
+    assert len(TABLE["rows"]) >= 40
+    measured = {row["denoise"] for row in MEASURED_ROWS}
+    assert measured == {rung.value for rung in DenoiseRung}
+    assert {row["decode"] for row in MEASURED_ROWS} >= {
+        "full", "tiled", "small_tiles", "other_dtype",
+    }  # fmt: skip
+    assert {row["model"] for row in MEASURED_ROWS} == set(CONFIGS)
+    kinds = {kind for row in MORE["rows"] for kind in row["kinds"].values()}
+    assert kinds == {"q8_0", "f8_e4m3", "q6_k", "q5_1", "q4_k", "q4_0", "q3_k", "iq4_nl"}
+    assert max(row["controlnets"] for row in MORE["rows"]) == 3
     assert {"torch", "diffusers", "cuda"} <= set(TABLE["versions"])
+
+
+def test_nearly_each_job_ran_again_with_no_more_memory_than_was_predicted_for_it() -> None:
+    """In pieces the allocator wants up to a fifth more of 1 to 2 GiB, which no card is near to."""
+    assert all(row["enough_at"] <= 1.0 for row in [*TABLE["rows"], *TRANSFORMERS["rows"]])
+    held = [
+        row["enough_at"]
+        for row in MORE["rows"]
+        if DenoiseRung(row["denoise"]) not in IN_PIECES_RUNGS and "enough_at" in row
+    ]
+    assert max(held) <= 1.1
+    assert sum(share <= 1.0 for share in held) >= 0.9 * len(held)
 
 
 @pytest.mark.parametrize("row", CARDS["rows"], ids=lambda row: f"{row['card_gib']}-{name_of(row)}")
@@ -93,16 +121,14 @@ def test_the_plan_of_a_simulated_card_is_one_that_made_a_picture(row: dict[str, 
     "row",
     SERVICE["rows"],
     ids=lambda row: "-".join(
-        str(row[word]) for word in ("card_gib", "model", "width", "num_images", "controlnet")
+        str(row[word]) for word in ("card_gib", "model", "width", "num_images", "controlnets")
     ),
 )
 def test_a_job_of_the_service_on_a_simulated_card_went_as_planned(row: dict[str, Any]) -> None:
     """tests/gpu/measure_cards.py: ``rockiln serve`` with its supervisor and engine, on a GPU."""
     facts = DeviceFacts(**CARDS["hardware"])
     device = replace(facts, reserved_bytes=facts.total_bytes - row["card_gib"] * GIB)
-    model = known_profile(row["model"])
-    if row["controlnet"]:
-        model = with_controlnets(row["model"], 1)
+    model = with_controlnets(row["model"], row["controlnets"])
     if row["outcome"] == "refused":
         sizes = {name: row[name] for name in ("width", "height", "num_images")}
         assert not admit(parameters(**sizes), model, device).fits
@@ -132,7 +158,7 @@ def test_the_service_ran_enough_jobs_and_none_met_an_out_of_memory() -> None:
 
 def test_flux_is_told_its_guidance_and_needs_no_second_sample() -> None:
     flux, sd3 = known_profile("flux"), known_profile("sd3")
-    wanted, tiny = parameters(guidance_scale=3.5), card(1)
+    wanted, tiny = parameters(guidance_scale=3.5), card(0.9)
     assert plan(wanted, flux, tiny).rungs.denoise is DenoiseRung.SEQUENTIAL_OFFLOAD
     assert plan(wanted, sd3, tiny).rungs.denoise is DenoiseRung.SPLIT_BATCH
 
@@ -172,12 +198,43 @@ def test_sdxl_at_1024_on_cards(gib: int, denoise: str, unload: bool) -> None:
     [
         (6, Rungs(DenoiseRung.GROUP_OFFLOAD, DecodeRung.TILED)),
         (4, Rungs(DenoiseRung.GROUP_OFFLOAD, DecodeRung.TILED)),
-        (2, None),
+        (2, Rungs(DenoiseRung.GROUP_OFFLOAD, DecodeRung.SMALL_TILES)),
+        (0.8, None),
     ],
 )
-def test_sdxl_on_small_cards(gib: int, rungs: Rungs | None) -> None:
+def test_sdxl_on_small_cards(gib: float, rungs: Rungs | None) -> None:
     work = Workload(1024, 1024, 1, "float16")
     assert first_rungs_that_fit(known_profile("sdxl"), work, card(gib)) == rungs
+
+
+@pytest.mark.parametrize(
+    ("model", "gib", "denoise"),
+    [
+        # 4 GiB of denoiser and 9 of T5, which comes in blocks.
+        ("sd3", 24, "full"), ("sd3", 16, "model_offload"), ("sd3", 12, "text_encoder_offload"),
+        ("sd3", 8, "text_encoder_offload"), ("sd3", 4, "group_offload"),
+        # The denoiser is what does not fit.
+        ("flux", 24, "group_offload"), ("flux", 8, "group_offload"),
+        ("z_image", 12, "group_offload"), ("z_image", 8, "group_offload"),
+        ("qwen_image", 8, "group_offload"),
+    ],
+)  # fmt: skip
+def test_a_text_encoder_that_is_too_large_comes_in_pieces(
+    model: str, gib: int, denoise: str
+) -> None:
+    admission = admit(parameters(width=1024, height=1024), known_profile(model), card(gib))
+    assert admission.rungs == Rungs(DenoiseRung(denoise))
+    assert admission.predicted.device_bytes <= gib * GIB
+    # What is not on the device is on the host.
+    whole = estimate(known_profile(model), Workload(1024, 1024, 1, "float16"), Rungs(), card(99))
+    assert admission.predicted.host_bytes == whole.host_bytes
+
+
+def test_an_encoder_of_unknown_shape_is_not_taken_for_small() -> None:
+    unknown = replace(known_profile("sd3"), architecture=None)
+    for gib, fits_at_all in ((8, False), (16, True)):
+        found = admit(parameters(width=512, height=512), unknown, card(gib))
+        assert found.fits is fits_at_all
 
 
 def test_a_card_without_fused_attention_slices_it_where_the_scores_would_not_fit() -> None:
@@ -252,8 +309,8 @@ def test_more_work_never_needs_less_and_frugal_rungs_never_more(
     for more in (replace(work, width=side + 64), replace(work, batch=batch + 1)):
         assert estimate(model, more, Rungs(), device).device_bytes >= here
     offloads = [
-        estimate(model, work, Rungs(DenoiseRung(rung), DecodeRung.SMALL_TILES), device)
-        for rung in ("model_offload", "group_offload", "sequential_offload", "split_batch")
+        estimate(model, work, Rungs(rung, DecodeRung.SMALL_TILES), device)
+        for rung in DENOISE_LADDER[DENOISE_LADDER.index(DenoiseRung.MODEL_OFFLOAD) :]
     ]
     peaks = [found.device_bytes for found in offloads]
     assert peaks == sorted(peaks, reverse=True)
@@ -290,7 +347,7 @@ def test_a_controlnet_counts_with_weights_and_what_it_gives(name: str, parameter
         ]
         peaks = [each.by_stage["denoise"] for each in found]
         hosts = [each.host_bytes for each in found]
-        whole = rung in {DenoiseRung.FULL, DenoiseRung.SLICED, DenoiseRung.MODEL_OFFLOAD}
+        whole = rung not in IN_PIECES_RUNGS
         weights = 2 * parameters if whole else 0
         assert peaks[1] - peaks[0] > weights
         assert (peaks[2] - peaks[1] > weights) is whole

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
 from rockiln.domain.model import ModelProfile
+from rockiln.domain.request import LoraUse
 from rockiln.engine.attention import SlicedAttention
 from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components, Stage
-from rockiln.engine.placement import Placement
+from rockiln.engine.placement import Placement, enter_stage
 from rockiln.engine.weights_on_demand import WeightsOnDemand
+from support.encoded_texts import MAKERS, encoded, load, settle
 from support.engine_harness import EngineHarness, largest_difference, read_profile
 from support.parameters import parameters
 from support.tiny_qwen import make_tiny_flux2, make_tiny_qwen_image, make_tiny_z_image
@@ -98,6 +101,66 @@ def test_a_mode_that_moves_weights_gives_the_same_bits(
     bound = ALIGNMENT_BOUND if moved and any_model.id == "qwen" else 0
     for one, other in zip(full, pictures(harness, any_model, **changes), strict=True):
         assert largest_difference(one, other) <= bound
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+@pytest.mark.parametrize("placement", ["text_encoder_offload", "sequential_offload"])
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_text_encoder_in_pieces_gives_the_same_bits(
+    families: Path, family: str, placement: Any
+) -> None:
+    components = load(family, families, torch.device("cpu"))
+    whole = encoded(family, components)
+    settle(family, components, placement)
+    encoders = [components.modules[name] for name in FAMILIES[family].stages["encode_prompt"]]
+    watches = [_Watch(module) for module in encoders]
+    for one, other in zip(whole, encoded(family, components), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    for watch, module in zip(watches, encoders, strict=True):
+        assert 0 < watch.most_bytes < sum(each.nbytes for each in module.parameters())
+        assert watch.away() == {}
+
+
+@pytest.mark.parametrize("placement", ["text_encoder_offload", "sequential_offload"])
+def test_loras_and_textual_inversions_work_on_pieces(
+    harness: EngineHarness, tiny: ModelProfile, tmp_path: Path, placement: str
+) -> None:
+    layer, generator = "encoder.layers.0.self_attn.q_proj", torch.Generator().manual_seed(0)
+    save_file(
+        {
+            f"text_encoder.text_model.{layer}.lora_A.weight": torch.randn(
+                (2, 32), generator=generator
+            ),
+            f"text_encoder.text_model.{layer}.lora_B.weight": torch.randn(
+                (32, 2), generator=generator
+            ),
+        },
+        tmp_path / "style.safetensors",
+    )
+    save_file(
+        {"emb_params": torch.randn((2, 32), generator=generator)}, tmp_path / "ink.safetensors"
+    )
+    plain = parameters(prompt="ink boat", num_inference_steps=2)
+    asked = replace(plain, embeddings=("ink",), loras=(LoraUse("style", 1.0),))
+    files = {
+        "lora_files": {"style": str(tmp_path / "style.safetensors")},
+        "embedding_files": {"ink": str(tmp_path / "ink.safetensors")},
+    }
+
+    def drawn(wanted: Any, **options: Any) -> Any:
+        chosen = harness.plan(wanted, tiny, **options.pop("changes", {}))
+        (picture,) = harness.run(wanted, tiny, chosen=chosen, **options)
+        return harness.pixels(picture)
+
+    whole, changed = drawn(asked, **files), {"placement": placement}
+    assert largest_difference(whole, drawn(plain)) > 0
+    assert largest_difference(whole, drawn(asked, changes=changed, **files)) == 0
+    assert largest_difference(drawn(plain), drawn(plain, changes=changed)) == 0
 
 
 def test_attention_in_many_slices_is_within_one_step(
@@ -207,6 +270,15 @@ def test_weights_go_home_when_a_forward_fails() -> None:
     assert linear.weight.data_ptr() == home
 
 
+def test_a_part_with_two_names_comes_once() -> None:
+    linear = nn.Linear(2, 2)
+    home = linear.weight.data_ptr()
+    outer = nn.Sequential(nn.Sequential(linear), linear)
+    assert WeightsOnDemand(outer, torch.device("cpu"), "layer").groups == [(linear, False)]
+    outer(torch.zeros(2))
+    assert linear.weight.data_ptr() == home
+
+
 class Recorder:
     """Stands for a module; notes where it is sent."""
 
@@ -235,26 +307,34 @@ def recorded(moves: list[str], *args: Any) -> Placement:
 STAGES: tuple[Stage, ...] = ("encode_prompt", "denoise", "denoise", "decode")
 
 
-def test_offload_sends_a_stage_out_before_the_next_comes_in() -> None:
+def enter(placement: Placement, said: list[str], *stages: Stage, alone: bool = False) -> None:
+    for stage in stages:
+        enter_stage([placement], stage, lambda: said.append("release"), alone=alone)
+
+
+def test_offload_sends_a_stage_out_and_gives_its_memory_back_before_the_next_comes_in() -> None:
+    """Z-Image on an H200: 13.6 GiB were taken for 11.5, in segments of the text encoder before."""
     said: list[str] = []
     placement = recorded(said, "model_offload")
     placement.settle()
-    moved = [placement.enter(stage) for stage in STAGES]
+    enter(placement, said, *STAGES)
     assert said == [
+        "release",
         "text_encoder>cuda:0",
         "text_encoder>cpu",
+        "release",
         "unet>cuda:0",
         "unet>cpu",
+        "release",
         "vae>cuda:0",
     ]
-    assert moved == [True, True, False, True]
 
 
 def test_resident_moves_everything_once() -> None:
     said: list[str] = []
     placement = recorded(said)
     placement.settle()
-    assert not any(placement.enter(stage) for stage in STAGES)
+    enter(placement, said, *STAGES)
     assert said == ["text_encoder>cuda:0", "unet>cuda:0", "vae>cuda:0"]
 
 
@@ -263,17 +343,17 @@ def test_a_resident_denoiser_makes_room_for_decoding_and_comes_back() -> None:
     placement = recorded(said)
     placement.settle()
     said.clear()
-    assert placement.enter("decode", alone=True)
-    assert said == ["text_encoder>cpu", "unet>cpu"]
+    enter(placement, said, "decode", alone=True)
+    assert said == ["text_encoder>cpu", "unet>cpu", "release"]
     said.clear()
-    assert placement.enter("encode_prompt")
-    assert said == ["text_encoder>cuda:0", "unet>cuda:0"]
+    enter(placement, said, "encode_prompt")
+    assert said == ["release", "text_encoder>cuda:0", "unet>cuda:0"]
 
 
 def test_a_decoder_on_the_cpu_never_comes_to_the_device() -> None:
     said: list[str] = []
     placement = recorded(said, "resident", torch.device("cpu"))
     placement.settle()
-    placement.enter("decode", alone=True)
+    enter(placement, said, "decode", alone=True)
     assert not [move for move in said if move.startswith("vae")]
     assert placement.decode_device == torch.device("cpu")

@@ -21,7 +21,8 @@ from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components
 from rockiln.registry.architecture import architecture_of
 from support.allocations import Allocations, fused_attention
-from support.counted_models import COUNTED, Case, row_of
+from support.counted_models import COUNTED, row_of
+from support.real_jobs import Case
 
 pytestmark = pytest.mark.slow
 

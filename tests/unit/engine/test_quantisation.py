@@ -50,6 +50,9 @@ FLOW: dict[str, tuple[Callable[..., Path], Any, str]] = {
     "flux": (make_tiny_flux, FluxPipeline, "text_encoder_2"),
     "sd3": (make_tiny_sd3, StableDiffusion3Pipeline, "text_encoder_3"),
 }
+# On a CPU a vector's product with a matrix is summed by where the matrix begins, such as that of
+# CLIP's numbers for a whole text: a piece begins elsewhere than in the mapped file.
+ALIGNMENT_BOUND = 1
 # Of 255 against float32, mean and largest, of these small random models.
 BOUNDS = {"q8_0": (0.2, 4), "q4_0": (3.0, 40), "f8_e4m3": (2.0, 20)}
 
@@ -154,7 +157,9 @@ def test_offloading_moves_the_same_bits(
     (full,) = harness.run(ASKED, profile)
     chosen = harness.plan(ASKED, profile, placement=placement)
     (made,) = harness.run(ASKED, profile, chosen=chosen)
-    assert largest_difference(harness.pixels(made), harness.pixels(full)) == 0
+    in_pieces = profile.family == "sd3" and placement != "model_offload"
+    bound = ALIGNMENT_BOUND if in_pieces else 0
+    assert largest_difference(harness.pixels(made), harness.pixels(full)) <= bound
 
 
 @pytest.mark.parametrize("name", ["exact", "rounded", *BOUNDS])

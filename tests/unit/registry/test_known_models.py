@@ -58,7 +58,8 @@ CARDS = [
     for row in json.loads(
         (Path(__file__).parents[2] / "fixtures/memory/nvidia_h200_service.json").read_text()
     )["rows"]
-    if not row["controlnet"] and "beside" not in row
+    # What was refused then was so for text encoders that had to be whole.
+    if not row["controlnets"] and "beside" not in row and row["outcome"] == "picture"
 ]
 
 
@@ -96,16 +97,29 @@ def test_a_distilled_model_has_no_unconditional_sample() -> None:
     "row", CARDS, ids=lambda row: f"{row['card_gib']}-{row['model']}-{row['width']}"
 )
 def test_before_it_is_here_a_model_fits_where_a_gpu_ran_it(row: dict[str, Any]) -> None:
-    """Judged by SDXL's shape, SD3 and FLUX.1 were said to fit 12 GiB, where jobs were refused."""
+    """Judged by SDXL's shape, SD3 and FLUX.1 were said to fit where they did not."""
     model_id = next(known for known, name in SHAPES.items() if name == row["model"])
     total = row["card_gib"] << 30
     card = DeviceFacts("gpu", "simulated", total, 8, "cuda", "sm_90", 126 << 30)
     sizes = {name: row[name] for name in ("width", "height", "num_images")}
     found = admit(parameters(**sizes), profile_of_known(model_id), card)
-    assert found.fits is (row["outcome"] == "picture")
-    if found.fits:
-        assert found.rungs is not None
-        assert found.rungs.denoise.value == row["denoise"]
+    assert found.rungs is not None
+    assert found.rungs.denoise.value == row["denoise"]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "denoise"),
+    [
+        ("sd3-medium", "text_encoder_offload"), ("sd3.5-large", "group_offload"),
+        ("flux1-dev", "group_offload"), ("flux2-klein-4b", "group_offload"),
+        ("z-image-turbo", "group_offload"), ("qwen-image", "group_offload"),
+    ],
+)  # fmt: skip
+def test_8_gib_hold_every_known_model_with_exact_weights(model_id: str, denoise: str) -> None:
+    card = DeviceFacts("gpu", "simulated", 8 << 30, 8, "rocm", "gfx1030", 64 << 30)
+    found = admit(parameters(width=1024, height=1024), profile_of_known(model_id), card)
+    assert found.rungs is not None
+    assert (found.rungs.denoise.value, found.quantisation) == (denoise, {})
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import alembic.command
 import alembic.config
@@ -14,15 +16,22 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 
 from rockiln.domain.fault import Fault, FaultCode
+from rockiln.domain.model import DeviceFacts
+from rockiln.domain.plan import FULL_RUNGS
 from rockiln.settings import Settings
 from rockiln.store import migrations
 from rockiln.store.records import Worker, WorkerState
 from rockiln.store.schema import StoreRefusedError
 from rockiln.store.store import Store
+from rockiln.store.tables import RungRow
+from rockiln.worker.protocol import Ready
+from rockiln.worker.rung_choice import choose
+from support.paper_model import PAPER
 from support.parameters import parameters
 from support.store_life import LIMITS, make_job
 from unit.store.conftest import Clock
 
+CARD = DeviceFacts("gpu", "a test", 8 << 30, 2, "rocm", "gfx1100", 64 << 30)
 # As version 0001 had them: frozen, not derived from today's tables.
 OLD = sa.MetaData()
 JOB = sa.Table(
@@ -192,3 +201,19 @@ def test_without_room_for_the_copy_nothing_is_changed(
         old_store.prepare()
     with old_store.database.engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == "0001"
+
+
+def test_a_rung_of_a_version_that_was_rolled_back_from_loses_no_job(store: Store) -> None:
+    """The store only goes forward, the service also goes back."""
+    newer = {"denoise": "a rung to come", "decode": "full"}
+    job, ready = make_job(store, seed=1), Ready(device=CARD, versions={}, proof_seconds=1.0)
+    key = choose(job, PAPER, ready, store).key
+    figures: dict[str, Any] = {"step_seconds": 1.0, "decode_seconds": 1.0, "peak_bytes": 1}
+    store.rungs.record_success(key, FULL_RUNGS, **figures)
+    with store.database.engine.begin() as connection:
+        connection.execute(sa.update(RungRow).values(rungs=newer))
+    assert choose(job, PAPER, ready, store).plan.rungs == FULL_RUNGS
+    assert store.rungs.all(9) == []
+    assert choose(replace(job, rungs=newer), PAPER, ready, store).plan.rungs != FULL_RUNGS
+    store.rungs.record_success(key, FULL_RUNGS, **figures)
+    assert [known.rungs for known in store.rungs.all(9)] == [FULL_RUNGS]

@@ -278,16 +278,24 @@ def _film_decoder_peak(
     return max(item_bytes * (kept + 4 * coarsest + last), middle)
 
 
-def text_encoder_peak(encoders: Sequence[TextEncoderFacts], item_bytes: int) -> int:
+def text_encoder_peak(
+    encoders: Sequence[TextEncoderFacts], item_bytes: int, attention: AttentionMemory
+) -> int:
     """Of one prompt through each encoder in turn."""
-    return max(
-        (
-            facts.tokens * item_bytes * (facts.width * (facts.layers + 6) + 2 * facts.inner_width)
-            + facts.heads * facts.tokens**2 * _SCORE_BYTES
-            for facts in encoders
-        ),
-        default=0,
-    )
+    return max((_encoder_peak(facts, item_bytes, attention) for facts in encoders), default=0)
+
+
+def _encoder_peak(facts: TextEncoderFacts, item_bytes: int, attention: AttentionMemory) -> int:
+    width, inner = facts.width, facts.inner_width
+    scores = attention.scores(facts.tokens, width // facts.heads, facts.heads)
+    if not facts.float32_parameters:  # what each layer gives is kept
+        numbers = width * (facts.layers + 6) + 2 * inner
+        return facts.tokens * item_bytes * numbers + scores
+    # T5: the stream and what goes in and out; two inner halves and their product, which goes on in
+    # float32; what the distance of two tokens adds to each score, and a copy in the kernel's order.
+    fed = item_bytes * (4 * width + 3 * inner) + _FLOAT32_BYTES * inner
+    distances = 2 * item_bytes * facts.heads * facts.tokens
+    return facts.tokens * (fed + distances) + scores
 
 
 def _tokens(size: tuple[int, int], levels: int) -> list[int]:

@@ -25,14 +25,16 @@ class DenoiseRung(StrEnum):
     FULL: all weights on the device, fused attention where the device has it.
     SLICED: attention in slices, so that no whole matrix of scores is in memory.
     MODEL_OFFLOAD: on the device only the component of the stage at work.
-    GROUP_OFFLOAD: of the denoiser only the block at work.
-    SEQUENTIAL_OFFLOAD: of the denoiser only the layer at work.
+    TEXT_ENCODER_OFFLOAD: likewise, and of the text encoders only the block at work.
+    GROUP_OFFLOAD: of the denoiser, too, only the block at work.
+    SEQUENTIAL_OFFLOAD: of text encoders and denoiser only the layer at work.
     SPLIT_BATCH: likewise, and one sample per forward: pictures and guidance one after the other.
     """
 
     FULL = "full"
     SLICED = "sliced"
     MODEL_OFFLOAD = "model_offload"
+    TEXT_ENCODER_OFFLOAD = "text_encoder_offload"
     GROUP_OFFLOAD = "group_offload"
     SEQUENTIAL_OFFLOAD = "sequential_offload"
     SPLIT_BATCH = "split_batch"
@@ -60,6 +62,7 @@ class DecodeRung(StrEnum):
 DENOISE_LADDER: tuple[DenoiseRung, ...] = tuple(DenoiseRung)
 DECODE_LADDER: tuple[DecodeRung, ...] = tuple(DecodeRung)
 OFFLOAD_RUNGS = frozenset(DENOISE_LADDER[DENOISE_LADDER.index(DenoiseRung.MODEL_OFFLOAD) :])
+IN_PIECES_RUNGS = frozenset(DENOISE_LADDER[DENOISE_LADDER.index(DenoiseRung.GROUP_OFFLOAD) :])
 MIOPEN_RUNGS = frozenset({DecodeRung.MIOPEN_FAST_FIND, DecodeRung.MIOPEN_FEWER_SOLVERS})
 
 _C = FaultCode
@@ -89,6 +92,14 @@ class Rungs:
     def from_dict(cls, words: dict[str, str]) -> Self:
         """Raises KeyError or ValueError on anything ``as_dict`` did not write."""
         return cls(DenoiseRung(words["denoise"]), DecodeRung(words["decode"]))
+
+    @classmethod
+    def known(cls, words: dict[str, str]) -> Self | None:
+        """None: a rung has a name that this version does not have."""
+        try:
+            return cls.from_dict(words)
+        except ValueError:
+            return None
 
     def lower_of(self, other: Rungs | None) -> Rungs:
         """Per ladder the more frugal rung of the two."""
@@ -135,8 +146,12 @@ def climb(rungs: Rungs, fault: Fault, *, available: Capabilities = ALL_RUNGS) ->
     if fault.code == _C.GPU_OOM and fault.stage in {"start", "encode_prompt"}:
         return _denoise(rungs, available, OFFLOAD_RUNGS)
     # Noise that is no number (bad_output) stays so on every rung.
-    helps = fault.code == _C.GPU_OOM or fault.code in CRASHES
-    return _denoise(rungs, available, frozenset(DENOISE_LADDER) if helps else frozenset())
+    if fault.code != _C.GPU_OOM and fault.code not in CRASHES:
+        return None
+    helpful = frozenset(DENOISE_LADDER)
+    if fault.stage == "denoise":
+        helpful -= {DenoiseRung.TEXT_ENCODER_OFFLOAD}
+    return _denoise(rungs, available, helpful)
 
 
 def descend(rungs: Rungs, *, available: Capabilities = ALL_RUNGS) -> Rungs:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
 
 from rockiln.domain.activations import (
     AttentionMemory,
@@ -19,7 +18,9 @@ from rockiln.domain.activations import (
 )
 from rockiln.domain.ladder import (
     DENOISE_LADDER,
+    IN_PIECES_RUNGS,
     MIOPEN_RUNGS,
+    OFFLOAD_RUNGS,
     Capabilities,
     DecodeRung,
     DenoiseRung,
@@ -33,11 +34,9 @@ from rockiln.domain.model import (
     ModelProfile,
     TransformerFacts,
 )
+from rockiln.domain.placed_weights import DENOISERS, ITEM_BYTES, Dtype, Weights
 from rockiln.domain.request import SIDE_GRID_PX
-from rockiln.domain.weights import block_shares, layer_shares
 
-Dtype = Literal["float32", "float16", "bfloat16"]
-ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 TILE_PX: dict[DecodeRung, int] = {
     DecodeRung.TILED: 512,
     DecodeRung.SMALL_TILES: 256,
@@ -49,21 +48,24 @@ TILE_PX: dict[DecodeRung, int] = {
 MIB = 1 << 20
 # The driver's own share of a process: context, code objects, library handles and workspaces.
 CONTEXT_BYTES = 720 * MIB
-# Workspaces of the matrix libraries, and the ends of the allocator's segments.
+# Workspaces of the matrix libraries, and the ends of the allocator's segments; in pieces so little
+# is there at once that they were seen to be within what is added for the allocator.
 WORKSPACE_BYTES = 78 * MIB
 # What the allocator needs beyond the tensors in use: its blocks are larger, and some lie between.
 # Measured as the smallest cap under which a job still ran (service/docs/memory.md).
 WEIGHTS_SLACK = 0.065
 ACTIVATIONS_SLACK = 0.10
-# Of a stage's activations, where a layer comes back from few bits: counted on the meta device.
-BESIDE_WORKSPACE = 0.8
+# Of a stage's activations, where a layer comes to the device, or back from few bits: counted on the
+# meta device.
+BESIDE_LAYER = 0.7
+# Likewise, that are not there while the widest layer is.
+SPARE_AT_LAYER = 0.2
 # Interpreter and libraries of an engine child.
 PROCESS_BYTES = 1200 * MIB
 # Of the scores of one slice of attention (``engine.attention``).
 SLICE_SCORES_BYTES = 256 * MIB
 # Of a host's memory; the rest is for the system and the other processes of the service.
 HOST_SHARE = 0.9
-DENOISERS, DECODER, TEXT_ENCODER = frozenset({"unet", "transformer"}), "vae", "text_encoder"
 _SIZE_STEP_PX = 64
 # A model whose configs do not tell its shape is taken for one of SDXL's, the largest UNet run here.
 UNKNOWN_SHAPE = Architecture(
@@ -140,10 +142,10 @@ def estimate(
         unload_before_decode: whether the denoiser leaves the device before decoding.
     """
     inner = decode_dtype(model, work.dtype, rungs, device)
-    weights = _Weights.of(model, work.dtype, inner)
+    weights = Weights.of(model, work.dtype, inner)
     activations = _activations(model, work, rungs, device, ITEM_BYTES[inner])
     for stage, size in _workspaces(model, work.dtype).items():
-        beside = round(BESIDE_WORKSPACE * activations[stage])
+        beside = round(BESIDE_LAYER * activations[stage])
         activations[stage] = max(activations[stage], beside + size)
     originals = weights.encoders + weights.denoiser if work.patched else 0
     unrounded = _unrounded(model, work.dtype)
@@ -155,13 +157,19 @@ def estimate(
         peak = max(*stages.values(), weights.total + unrounded + PROCESS_BYTES)
         return Estimate(peak, peak, stages)
     spare = _spare(model, work, rungs, device, activations["denoise"])
-    at_denoise = _pieces(model.architecture, weights, rungs, spare)
-    on_device = _placed(weights, rungs, at_denoise, unload_before_decode=unload_before_decode)
+    alone = unload_before_decode or rungs.denoise in OFFLOAD_RUNGS
+    on_device = {
+        "encode_prompt": weights.at_encode(
+            model, work.dtype, rungs.denoise, activations["encode_prompt"]
+        ),
+        "denoise": weights.at_denoise(model, rungs.denoise, spare),
+        "decode": weights.decoder if alone else weights.total,
+    }
     stages = {
         stage: round(
             on_device[stage] * (1 + WEIGHTS_SLACK) + activations[stage] * (1 + ACTIVATIONS_SLACK)
         )
-        + WORKSPACE_BYTES
+        + (0 if rungs.denoise in IN_PIECES_RUNGS else WORKSPACE_BYTES)
         + CONTEXT_BYTES
         for stage in activations
     }
@@ -185,41 +193,10 @@ def weights_at_rest(
 ) -> tuple[int, int]:
     """Bytes of a loaded model that does nothing: of the device, and of the host."""
     # ControlNets leave before another model comes.
-    total = _Weights.of(replace(model, controlnets=()), dtype, decoder_dtype).total
+    total = Weights.of(replace(model, controlnets=()), dtype, decoder_dtype).total
     if device == "cpu":
         return total, total
     return (round(total * (1 + WEIGHTS_SLACK)), 0) if resident else (0, total)
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Bytes of the parts, as loaded."""
-
-    encoders: int
-    denoiser: int
-    decoder: int
-    controlnets: int
-
-    @classmethod
-    def of(cls, model: ModelProfile, dtype: Dtype, decoder_dtype: Dtype) -> Self:
-        loaded = model.loaded_bytes(ITEM_BYTES[dtype])
-        decoder = model.loaded_bytes(ITEM_BYTES[decoder_dtype]).get(DECODER, 0)
-        denoiser = sum(size for name, size in loaded.items() if name in DENOISERS)
-        encoders = sum(loaded.values()) - loaded.get(DECODER, 0) - denoiser
-        if dtype == "float16" and model.architecture is not None:
-            names = [name for name in loaded if name.startswith(TEXT_ENCODER)]
-            wider = ITEM_BYTES["float32"] - ITEM_BYTES[dtype]
-            encoders += wider * sum(
-                facts.float32_parameters
-                for name, facts in zip(names, model.architecture.text_encoders, strict=False)
-                if name not in model.quantised
-            )
-        beside = sum(each.parameters for each in model.controlnets) * ITEM_BYTES[dtype]
-        return cls(encoders, denoiser, decoder, beside)
-
-    @property
-    def total(self) -> int:
-        return self.encoders + self.denoiser + self.decoder + self.controlnets
 
 
 def _workspaces(model: ModelProfile, dtype: Dtype) -> dict[str, int]:
@@ -240,40 +217,15 @@ def _unrounded(model: ModelProfile, dtype: Dtype) -> int:
     return max((full[name] for name, held in model.quantised.items() if held.at_load), default=0)
 
 
-def _placed(
-    weights: _Weights, rungs: Rungs, at_denoise: int, *, unload_before_decode: bool
-) -> dict[str, int]:
-    """Weights on the device in each stage."""
-    if rungs.denoise in {DenoiseRung.FULL, DenoiseRung.SLICED}:
-        at_decode = weights.decoder if unload_before_decode else weights.total
-        return {"encode_prompt": weights.total, "denoise": weights.total, "decode": at_decode}
-    return {"encode_prompt": weights.encoders, "denoise": at_denoise, "decode": weights.decoder}
-
-
-def _pieces(architecture: Architecture | None, weights: _Weights, rungs: Rungs, spare: int) -> int:
-    """Weights of an offloaded denoiser that count at the peak of its forward.
-
-    A ControlNet's pieces are like the denoiser's, and work before it. Where the largest pieces
-    are, ``spare`` less of activations is live than at the peak.
-    """
-    match rungs.denoise:
-        case DenoiseRung.MODEL_OFFLOAD:
-            return weights.denoiser + weights.controlnets
-        case DenoiseRung.GROUP_OFFLOAD:
-            shares = block_shares(architecture)
-        case _:
-            shares = layer_shares(architecture)
-    largest = round(shares.largest * weights.denoiser) - spare
-    return max(round(shares.finest * weights.denoiser), largest)
-
-
 def _spare(
     model: ModelProfile, work: Workload, rungs: Rungs, device: DeviceFacts, activations: int
 ) -> int:
-    """At a UNet's coarsest level no more than a quarter is live; else at the joint blocks."""
+    """Beside a UNet's largest pieces three quarters; else beside a layer, or the joint blocks."""
     shape = model.architecture or UNKNOWN_SHAPE
     if not isinstance(shape.denoiser, TransformerFacts):
         return activations * 3 // 4
+    if rungs.denoise is not DenoiseRung.GROUP_OFFLOAD:
+        return round(SPARE_AT_LAYER * activations)
     joint, single = block_peaks(shape.denoiser, *_forward(shape, work, rungs, device))
     return max(0, single - joint) if joint else 0
 
@@ -305,7 +257,7 @@ def _activations(
         # The tiles that are done, their rows, and the picture put together from them.
         at_decode += 3 * 3 * work.width * work.height * inner_bytes
     return {
-        "encode_prompt": text_encoder_peak(shape.text_encoders, ITEM_BYTES[work.dtype]),
+        "encode_prompt": text_encoder_peak(shape.text_encoders, ITEM_BYTES[work.dtype], network[2]),
         "denoise": at_denoise,
         "decode": at_decode,
     }
@@ -335,9 +287,7 @@ def capabilities(model: ModelProfile, device: DeviceFacts, *, samples: int) -> C
         denoise.add(DenoiseRung.SLICED)
     decode = {DecodeRung.FULL, DecodeRung.TILED, DecodeRung.SMALL_TILES}
     if device.kind == "gpu":
-        denoise |= {
-            DenoiseRung.MODEL_OFFLOAD, DenoiseRung.GROUP_OFFLOAD, DenoiseRung.SEQUENTIAL_OFFLOAD,
-        }  # fmt: skip
+        denoise |= OFFLOAD_RUNGS - {DenoiseRung.SPLIT_BATCH}
         decode |= (
             {DecodeRung.CPU} if shape.decoder.upcast else {DecodeRung.OTHER_DTYPE, DecodeRung.CPU}
         )

@@ -114,6 +114,9 @@ class TextEncoderFacts:
 
     Attributes:
         float32_parameters: numbers that stay in float32 where the rest is in float16.
+        vocabulary: rows of its table of tokens.
+        block_parameters: of what comes at once where it is offloaded block by block; 0 where its
+            class has no blocks, and layers come one by one.
     """
 
     width: int
@@ -122,6 +125,8 @@ class TextEncoderFacts:
     inner_width: int
     tokens: int
     float32_parameters: int = 0
+    vocabulary: int = 0
+    block_parameters: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ from typing import Any, Literal, Self
 
 from rockiln.domain import memory
 from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
-from rockiln.domain.memory import Dtype, Estimate, Workload
+from rockiln.domain.memory import Estimate, Workload
 from rockiln.domain.model import DeviceFacts, ModelProfile
+from rockiln.domain.placed_weights import DENOISERS, TEXT_ENCODER, Dtype
 from rockiln.domain.request import GenerationParameters
 
-Placement = Literal["resident", "model_offload", "group_offload", "sequential_offload"]
+Placement = Literal[
+    "resident", "model_offload", "text_encoder_offload", "group_offload", "sequential_offload",
+]  # fmt: skip
 
 # A second picture's rows in one forward fill a GPU that one picture leaves idle. A CPU is busy with
 # one: there, rows run one after the other, and each is bit for bit what it is alone.
@@ -22,6 +25,7 @@ _PLACEMENTS: dict[DenoiseRung, Placement] = {
     DenoiseRung.FULL: "resident",
     DenoiseRung.SLICED: "resident",
     DenoiseRung.MODEL_OFFLOAD: "model_offload",
+    DenoiseRung.TEXT_ENCODER_OFFLOAD: "text_encoder_offload",
     DenoiseRung.GROUP_OFFLOAD: "group_offload",
     DenoiseRung.SEQUENTIAL_OFFLOAD: "sequential_offload",
     DenoiseRung.SPLIT_BATCH: "sequential_offload",
@@ -56,8 +60,9 @@ class Plan:
 
     Attributes:
         placement: "resident" keeps all weights on the device; "model_offload" keeps there only the
-            component that works (text encoder, then denoiser, then VAE); "group_offload" and
-            "sequential_offload" only a block or a layer of the denoiser.
+            component that works (text encoder, then denoiser, then VAE); "text_encoder_offload" of
+            a text encoder only a block; "group_offload" and "sequential_offload" of text encoders
+            and denoiser only a block or a layer.
         vae_tile_px: side of the tiles a picture is decoded in; None decodes it whole.
         max_batch_rows: pictures that may share a forward.
         rungs: where on the degrade ladder this is.
@@ -212,9 +217,9 @@ def _first_way_that_fits(
 
     The largest text encoder comes first: it makes no pixel. The last way, where none fits.
     """
-    encoders = [name for name in model.quantisable if name.startswith(memory.TEXT_ENCODER)]
+    encoders = [name for name in model.quantisable if name.startswith(TEXT_ENCODER)]
     encoders.sort(key=lambda name: -model.quantisable[name].parameters)
-    denoisers = [name for name in model.quantisable if name in memory.DENOISERS]
+    denoisers = [name for name in model.quantisable if name in DENOISERS]
     steps = [(), tuple(encoders[:1]), (*encoders[:1], *denoisers)]
     found = None
     for names in dict.fromkeys(steps):

@@ -14,7 +14,7 @@ class PieceShares:
 
     Attributes:
         finest: of the largest piece where activations peak: at a UNet's finest level, in a
-            transformer's single blocks.
+            transformer's single blocks; none of its layers, since that is in attention.
         largest: of the largest piece of all, where they are smaller.
     """
 
@@ -41,7 +41,9 @@ def _shares(facts: DenoiserFacts | TransformerFacts, column: int) -> PieceShares
     if isinstance(facts, TransformerFacts):
         whole = denoiser_parameters(facts)
         largest = _widest(facts)[column] / whole
-        single = (facts.single_squares, facts.layer_squares)[column] * facts.width**2 / whole
+        if column:
+            return PieceShares(0, largest)
+        single = facts.single_squares * facts.width**2 / whole
         return PieceShares(single if facts.single_blocks else largest, largest)
     pieces = [*_resnets(facts), *_transformer_blocks(facts)]
     whole = denoiser_parameters(facts)

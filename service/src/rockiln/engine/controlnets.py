@@ -82,10 +82,9 @@ class ControlNetSet:
         for loaded in self._loaded.values():
             loaded.policies.align(replace(plan, vae_tile_px=None))
 
-    def enter(self, stage: Stage, *, alone: bool) -> bool:
-        """As ``Placement.enter``."""
-        moved = [each.parts.placement.enter(stage, alone=alone) for each in self._loaded.values()]
-        return any(moved)
+    @property
+    def placements(self) -> list[Placement]:
+        return [loaded.parts.placement for loaded in self._loaded.values()]
 
     def _load(self, path: Path) -> _Loaded:
         base = self._components

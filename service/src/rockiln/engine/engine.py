@@ -31,6 +31,7 @@ from rockiln.engine.model_shelf import ModelShelf
 from rockiln.engine.passes import Pass, passes_of
 from rockiln.engine.picture_file import encode_picture
 from rockiln.engine.picture_rows import first_row, next_row
+from rockiln.engine.placement import enter_stage
 from rockiln.engine.png import Pixels
 from rockiln.engine.postprocess import check_latents, to_pixels
 from rockiln.engine.record import Surroundings, make_record
@@ -363,9 +364,8 @@ class Engine:
     def _enter(self, job: Job, stage: Literal["encode_prompt", "denoise", "decode"]) -> None:
         """Moves weights as the job's plan has it for the stage."""
         alone = stage == "decode" and job.run.plan.unload_before_decode
-        moved = job.shelved.controlnets.enter(stage, alone=alone)
-        if job.shelved.model.placement.enter(stage, alone=alone) or moved:
-            self._device.release_cache()
+        placements = [job.shelved.model.placement, *job.shelved.controlnets.placements]
+        enter_stage(placements, stage, self._device.release_cache, alone=alone)
 
     # How a job ends
 

@@ -186,6 +186,7 @@ class ModelShelf:
             _cast_decoder(family, components, getattr(torch, plan.decode_dtype))
         decode_device = torch.device("cpu") if plan.decode_device == "cpu" else None
         placement = Placement(family.stages, components, plan.placement, decode_device)
+        self._device.release_cache()  # as for a stage, see Placement.leave
         placement.settle()
         model = LoadedModel(components, placement, profile, digest, family)
         loras, controlnets = LoraSet(components), ControlNetSet(components, plan.placement)

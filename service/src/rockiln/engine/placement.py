@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,18 @@ from rockiln.engine.families.interface import Components, Stage
 from rockiln.engine.weights_on_demand import Granularity, WeightsOnDemand
 
 _HOST = torch.device("cpu")
+# Whose modules come to the device in pieces, and in which; the other stages' come whole.
+PIECES: Mapping[PlacementName, Mapping[Stage, Granularity]] = {
+    "resident": {},
+    "model_offload": {},
+    "text_encoder_offload": {"encode_prompt": "block"},
+    "group_offload": {"encode_prompt": "block", "denoise": "block"},
+    "sequential_offload": {"encode_prompt": "layer", "denoise": "layer"},
+}
 
 
 class Placement:
-    """Moves the modules of one model. ``settle`` once after loading, then ``enter`` each stage.
+    """Moves the modules of one model. ``settle`` once after loading, then ``enter_stage``.
 
     Args:
         stages: which modules each stage uses.
@@ -52,9 +60,8 @@ class Placement:
             return
         for module in self._components.modules.values():
             module.to(_HOST)
-        if self._name != "model_offload":
-            granularity: Granularity = "block" if self._name == "group_offload" else "layer"
-            for name in self._stages["denoise"]:
+        for stage, granularity in PIECES[self._name].items():
+            for name in self._stages.get(stage, ()):
                 module = self._components.modules[name]
                 self._on_demand[name] = WeightsOnDemand(
                     module, self._components.device, granularity
@@ -70,29 +77,38 @@ class Placement:
                 moved |= _move(module, _HOST)
         return moved
 
-    def enter(self, stage: Stage, *, alone: bool = False) -> bool:
-        """Makes the stage's modules ready; offloaded, the others leave the device first.
+    def leave(self, stage: Stage, *, alone: bool = False) -> bool:
+        """Sends to the host what the stage does not use.
 
         Args:
             alone: also where everything is resident, the others leave.
 
         Returns:
-            Whether something moved, so that cached memory is worth giving back.
+            Whether weights move, now or in ``enter``. Cached memory is to be given back between the
+            two: what comes would be laid into segments of what left, and keep them from being given
+            back (20 % more than its own size, measured with Z-Image).
         """
         if self._name == "resident" and not alone:
-            moved = not self._together
-            self._gather()
-            return moved
-        used = self._stages.get(stage, [])
-        moved = False
+            return not self._together
+        used, moved = self._stages.get(stage, []), False
         for name, module in self._components.modules.items():
-            if name not in used and name not in self._on_demand:
+            if name in self._on_demand:
+                continue
+            if name in used:
+                moved |= _is_elsewhere(module, self._home(name))
+            else:
                 moved |= _move(module, _HOST)
-        for name in used:
-            if name not in self._on_demand:
-                moved |= _move(self._components.modules[name], self._home(name))
-        self._together = False
         return moved
+
+    def enter(self, stage: Stage, *, alone: bool = False) -> None:
+        """Makes the stage's modules ready, after ``leave``."""
+        if self._name == "resident" and not alone:
+            self._gather()
+            return
+        for name in self._stages.get(stage, []):
+            if name not in self._on_demand:
+                _move(self._components.modules[name], self._home(name))
+        self._together = False
 
     def _gather(self) -> None:
         if not self._together:
@@ -105,8 +121,28 @@ class Placement:
         return self._decode_device if in_decode else self._components.device
 
 
+def enter_stage(
+    placements: Sequence[Placement],
+    stage: Stage,
+    release_cache: Callable[[], None],
+    *,
+    alone: bool = False,
+) -> None:
+    """Weights of all of them as the stage wants them; what leaves makes room first."""
+    moving = [placement.leave(stage, alone=alone) for placement in placements]
+    if any(moving):
+        release_cache()
+    for placement in placements:
+        placement.enter(stage, alone=alone)
+
+
+def _is_elsewhere(module: Any, device: torch.device) -> bool:
+    here = next((parameter.device for parameter in module.parameters()), device)
+    return bool(here != device)
+
+
 def _move(module: Any, device: torch.device) -> bool:
     """Whether the module was elsewhere."""
-    before = next((parameter.device for parameter in module.parameters()), device)
+    moved = _is_elsewhere(module, device)
     module.to(device)
-    return bool(before != device)
+    return moved

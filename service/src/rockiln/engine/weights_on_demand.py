@@ -23,7 +23,7 @@ class WeightsOnDemand:
     """
 
     def __init__(self, module: nn.Module, device: torch.device, granularity: Granularity) -> None:
-        self.groups = list(_groups(module, granularity))
+        self.groups = list(_groups(module, granularity, set()))
         self._device = device
         self._at_home: dict[nn.Module, list[tuple[Any, torch.Tensor]]] = {}
         for group, whole in self.groups:
@@ -44,12 +44,18 @@ class WeightsOnDemand:
             tensor.data = at_home
 
 
-def _groups(module: nn.Module, granularity: Granularity) -> Iterator[tuple[nn.Module, bool]]:
+def _groups(
+    module: nn.Module, granularity: Granularity, seen: set[nn.Module]
+) -> Iterator[tuple[nn.Module, bool]]:
     """Parts of ``module`` and whether all below them belongs to the part.
 
     A block is the innermost module that calls itself one: a residual or a transformer block.
-    What is in no block, and each layer where that is asked, comes by itself.
+    What is in no block, and each layer where that is asked, comes by itself. A part that is there
+    under two names is one.
     """
+    if module in seen:
+        return
+    seen.add(module)
     if granularity == "block" and _is_innermost_block(module):
         yield module, True
         return
@@ -58,7 +64,7 @@ def _groups(module: nn.Module, granularity: Granularity) -> Iterator[tuple[nn.Mo
     ):
         yield module, False
     for child in module.children():
-        yield from _groups(child, granularity)
+        yield from _groups(child, granularity, seen)
 
 
 def _is_innermost_block(module: nn.Module) -> bool:

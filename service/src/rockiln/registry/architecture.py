@@ -59,7 +59,7 @@ def architecture_of(
         return Architecture(
             denoiser=shape,
             decoder=_film_decoder(vae) if "z_dim" in vae else _decoder(vae, upcast=upcast),
-            text_encoders=tuple(_text_encoder(config) for config in text_encoders),
+            text_encoders=tuple(_text_encoder(config, denoiser) for config in text_encoders),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -215,26 +215,31 @@ _KINDS: dict[str, Callable[[Config], DenoiserFacts | TransformerFacts]] = {
 }
 
 
-def _text_encoder(config: Config) -> TextEncoderFacts:
+def _text_encoder(config: Config, denoiser: Config) -> TextEncoderFacts:
     if "d_model" in config:
+        short = denoiser.get("_class_name") == "SD3Transformer2DModel"
         width, inner, layers = (int(config[key]) for key in ("d_model", "d_ff", "num_layers"))
+        attended = int(config["num_heads"]) * int(config.get("d_kv", 64))
         return TextEncoderFacts(
             width=width,
             layers=layers,
             heads=int(config["num_heads"]),
             inner_width=inner,
-            tokens=FLUX_T5_TOKENS,
+            tokens=SD3_T5_TOKENS if short else FLUX_T5_TOKENS,
             float32_parameters=layers * width * inner,  # transformers keeps T5's "wo" so
+            vocabulary=int(config.get("vocab_size", 32128)),
+            block_parameters=width * (4 * attended + 3 * inner),
         )
     config = config.get("text_config", config)
     if "num_key_value_heads" in config:  # a language model, whose table of places is no window
-        config = config | {"max_position_embeddings": QWEN_TOKENS}
+        config = {"vocab_size": 152064} | config | {"max_position_embeddings": QWEN_TOKENS}
     return TextEncoderFacts(
         width=int(config["hidden_size"]),
         layers=int(config["num_hidden_layers"]),
         heads=int(config["num_attention_heads"]),
         inner_width=int(config["intermediate_size"]),
         tokens=int(config.get("max_position_embeddings", 77)),
+        vocabulary=int(config.get("vocab_size", 49408)),
     )
 
 

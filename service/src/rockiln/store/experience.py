@@ -25,7 +25,7 @@ class RungStore:
         self._clock = clock
 
     def get(self, key: str) -> RememberedRungs | None:
-        """What is remembered of ``key``."""
+        """What is remembered of ``key``; nothing if a newer version wrote it before a rollback."""
         with self._database.read() as session:
             row = session.get(RungRow, key)
             return None if row is None else _remembered(row)
@@ -34,7 +34,7 @@ class RungStore:
         """The keys used last, newest first."""
         query = select(RungRow).order_by(RungRow.at.desc()).limit(limit)
         with self._database.read() as session:
-            return list(map(_remembered, session.scalars(query)))
+            return [known for row in session.scalars(query) if (known := _remembered(row))]
 
     def record_success(
         self,
@@ -98,10 +98,14 @@ def _running(old: float | None, new: float | None) -> float | None:
     return old + _NEW_FIGURE_WEIGHT * (new - old)
 
 
-def _remembered(row: RungRow) -> RememberedRungs:
+def _remembered(row: RungRow) -> RememberedRungs | None:
+    """None: rungs of a newer version. The store only goes forward, the service also goes back."""
+    rungs = Rungs.known(row.rungs)
+    if rungs is None:
+        return None
     return RememberedRungs(
         key=row.key,
-        rungs=Rungs.from_dict(row.rungs),
+        rungs=rungs,
         successes=row.successes,
         step_seconds=row.step_seconds,
         decode_seconds=row.decode_seconds,

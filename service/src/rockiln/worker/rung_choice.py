@@ -14,7 +14,7 @@ from rockiln.domain.ladder import (
 )
 from rockiln.domain.memory import capabilities, guides_by_pairs
 from rockiln.domain.model import DeviceFacts, ModelProfile
-from rockiln.domain.plan import plan
+from rockiln.domain.plan import FRUGAL_RUNGS, plan
 from rockiln.domain.request import GenerationParameters
 from rockiln.registry.revision import signature_of
 from rockiln.store.records import Job
@@ -39,7 +39,8 @@ def choose(job: Job, model: ModelProfile, ready: protocol.Ready, store: Store) -
         release="/".join(ready.versions.get(name, "") for name in ("rocm", "torch")),
     ).text
     known = store.rungs.get(key)
-    climbed = Rungs.from_dict(job.rungs) if job.rungs else None
+    # A job that a newer version left on a rung of its own goes on at the frugal end.
+    climbed = (Rungs.known(job.rungs) or FRUGAL_RUNGS) if job.rungs else None
     remembered = known.rungs if known is not None else None
     trial = False
     wanted = climbed or remembered
@@ -47,7 +48,9 @@ def choose(job: Job, model: ModelProfile, ready: protocol.Ready, store: Store) -
         up = descend(known.rungs, available=_available(parameters, model, device))
         trial, wanted = up != known.rungs, up
     return Choice(
-        plan=predicted if wanted is None else plan(parameters, model, device, remembered=wanted),
+        plan=predicted
+        if wanted in (None, predicted.rungs)
+        else plan(parameters, model, device, remembered=wanted),
         key=key,
         remembered=remembered,
         trial=trial,
