@@ -79,6 +79,26 @@ def test_a_job_keeps_its_maps_and_can_be_repeated(front: Front) -> None:
     assert "the picture of depth" in gone.get_json()["detail"]
 
 
+@pytest.mark.parametrize("form", [False, True])
+def test_openais_calls_follow_them_too(front: Front, form: bool) -> None:
+    path, asked = "/v1/images/generations", {"controlnets": [control(scale=0.5)]}
+    with front.hand.working():
+        if form:  # as the SDKs send a picture to start from
+            start = (io.BytesIO(png()), "start.png")
+            fields = {"prompt": "a", "controlnets": json.dumps(asked["controlnets"])}
+            answer = front.client.post("/v1/images/edits", data={**fields, "image": start})
+        else:
+            body = {"prompt": "a", "hires": {"scale": 1.5}, **asked}
+            answer = front.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    (job,) = front.store.jobs.page(limit=1)
+    (used,) = job.parameters.controlnets
+    assert (used.name, used.scale, job.parameters.hires is None) == ("edges", 0.5, form)
+    wrong = front.client.post(path, json={"prompt": "a", "controlnets": [{}]})
+    assert wrong.status_code == 400
+    assert wrong.get_json()["error"]["param"] == "controlnets.0.name"
+
+
 def test_the_same_key_and_map_are_the_same_job(front: Front) -> None:
     def send(image: str) -> Any:
         return front.client.post(

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from rockiln.domain.job import JobState
 from rockiln.domain.request import GenerationParameters, steps_run
 from rockiln.store.jobs import JobStore
 
@@ -37,14 +36,7 @@ class Estimator:
             now = self._monotonic()
             if now - self._read_at >= _KEPT_SECONDS:
                 self._read_at = now
-                jobs = self._jobs.page(limit=_SAMPLES, states=[JobState.DONE])
-                self._rates = _rates(
-                    (job.parameters, job.ended_at - job.started_at)
-                    for job in jobs
-                    if job.started_at is not None
-                    and job.ended_at is not None
-                    and job.purpose == "picture"
-                )
+                self._rates = _rates(self._jobs.durations(_SAMPLES))
             return self._rates
 
 

@@ -16,6 +16,8 @@ from rockiln.domain.errors import InvalidRequestError
 from rockiln.domain.request import (
     NUM_IMAGES_MAX,
     STEPS_MAX,
+    ControlNetRequest,
+    HiresRequest,
     LoraRequest,
     PictureBytes,
     PictureFormat,
@@ -100,6 +102,8 @@ class GenerationsRequest(_ImagesRequest):
     strength: float | None = None
     clip_skip: int | None = None
     loras: list[LoraRequest] | None = None
+    controlnets: list[ControlNetRequest] | None = None
+    hires: HiresRequest | None = None
     vae_use_tiling: bool | None = Field(default=None, description="The planner decides.")
     vae_use_slicing: bool | None = Field(default=None, description="The planner decides.")
 
@@ -146,7 +150,7 @@ def wanted(given: AnyRequest) -> Wanted:
         "scheduler": given.scheduler,
         "strength": given.strength,
         "clip_skip": given.clip_skip,
-        "loras": [lora.model_dump() for lora in given.loras or ()],
+        **given.model_dump(include={"loras", "controlnets", "hires"}, exclude_unset=True),
     }
     if isinstance(given, EditsRequest):
         content["image"] = given.image
