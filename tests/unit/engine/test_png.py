@@ -33,7 +33,6 @@ def scene(side: int) -> Pixels:
     return picture
 
 
-# One row or column; fewer rows than bands; rows that no number of bands divides.
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (1, 7), (7, 1), (2, 3), (3, 2), (5, 5), (67, 129), (256, 256)]
 )

@@ -29,6 +29,15 @@ def test_a_picture_is_found_by_its_digest(tmp_path: Path) -> None:
     assert artefacts.picture_path(digest, "png").read_bytes() == b"picture"
 
 
+def test_no_picture_waits_for_its_folder(tmp_path: Path) -> None:
+    artefacts = ArtefactStore(tmp_path)
+    artefacts.put_picture(b"picture", "png")
+    artefacts.make_picture_folders()
+    for digest in (f"{0:064x}", f"{2**256 - 1:064x}"):
+        assert artefacts.picture_path(digest, "png").parent.is_dir()
+    assert len(list((tmp_path / "pictures").iterdir())) == 256
+
+
 def test_an_interrupted_write_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +71,7 @@ def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) ->
 
 def test_latents_are_dropped_with_their_job(tmp_path: Path) -> None:
     artefacts = ArtefactStore(tmp_path)
+    artefacts.make_latents_folder("job")
     name = artefacts.put_latents("job", 0, b"latents")
     assert artefacts.latents_path(name).read_bytes() == b"latents"
     artefacts.drop_latents("job")

@@ -69,6 +69,20 @@ def test_a_job_passes_every_state_in_order(jobs: JobStore) -> None:
     assert done.pictures[0].warnings == A_PICTURE.warnings
 
 
+def test_the_last_pictures_tell_what_they_took(jobs: JobStore, clock: Clock) -> None:
+    submit(jobs)
+    warm_up = jobs.submit(parameters(), limits=QueueLimits(max_jobs=10), purpose="warm_up")
+    held = lease(jobs)
+    clock.now += 3
+    make_picture(jobs, held)
+    jobs.record_warmed_up(lease(jobs))
+    assert jobs.get(warm_up.id).ended
+    submit(jobs)
+    lease(jobs)
+    assert jobs.durations(10) == [(parameters(), 3.0)]
+    assert jobs.durations(0) == []
+
+
 def test_oldest_first_and_each_job_to_one_worker(jobs: JobStore) -> None:
     first, second = submit(jobs), submit(jobs)
     assert lease(jobs, "a").job_id == first.id

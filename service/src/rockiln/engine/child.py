@@ -80,10 +80,12 @@ def _start(line: bytes, send: Send) -> Engine:
     try:
         check_wheels(start.backend)
         prepare_environment(start.backend, Path(start.cache_dir), start.environment)
+        gc.disable()  # to look through modules while they load took a quarter of the start
         # torch comes in here, after the guard and with the environment set.
         from rockiln.engine.start import ProofError, start_engine  # noqa: PLC0415
 
-        gc.freeze()  # modules stay; models come later, and are found again when they are dropped
+        gc.freeze()  # they stay; models come later, and are found again when they are dropped
+        gc.enable()
         try:
             engine, ready = start_engine(start, send)
         except ProofError as error:

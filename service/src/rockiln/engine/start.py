@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -36,7 +35,7 @@ from rockiln.worker import protocol
 PROOF_STEPS = 2
 # Libraries whose version can change a pixel or a byte of the file.
 _RECORDED_LIBRARIES = (
-    "diffusers", "numpy", "pillow", "safetensors", "tokenizers", "torch", "transformers",
+    "diffusers", "numpy", "pillow", "safetensors", "tokenizers", "torch", "transformers", "zlib-ng",
 )  # fmt: skip
 
 
@@ -87,6 +86,10 @@ def start_engine(
         proof_seconds=round(time.monotonic() - begun, 3),
     )
     artefacts = ArtefactStore(Path(start.artefacts_dir))
+    try:
+        artefacts.make_picture_folders()
+    except OSError as error:  # whoever stores a picture makes its folder, or says why not
+        sys.stderr.write(f"no folders ahead of their pictures: {error}\n")
     return Engine(device, shelf, artefacts, surroundings, send), ready
 
 
@@ -154,6 +157,5 @@ def _versions(device: Device) -> dict[str, str]:
     return {
         "rockiln": __version__,
         **{name: version(name) for name in _RECORDED_LIBRARIES},
-        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         **device.versions(),
     }

@@ -99,6 +99,14 @@ class ArtefactStore:
         """One file for each death that was looked into."""
         return self._root / "evidence"
 
+    def make_picture_folders(self) -> None:
+        """Ahead of ``put_picture``: no caller waits until a folder's name is on disk."""
+        pictures = self._root / "pictures"
+        make_folder(pictures)
+        for name in {f"{first:02x}" for first in range(256)}.difference(os.listdir(pictures)):
+            (pictures / name).mkdir(exist_ok=True)
+        sync_folder(pictures)
+
     def put_picture(self, data: bytes, picture_format: PictureFormat) -> str:
         """Stores an encoded picture; returns its SHA-256 in hex."""
         digest = hashlib.sha256(data).hexdigest()
@@ -141,6 +149,10 @@ class ArtefactStore:
         return sorted(
             {path.name for kind in ("latents", "previews") for path in self._root.glob(f"{kind}/*")}
         )
+
+    def make_latents_folder(self, job_id: str) -> None:
+        """Ahead of ``put_latents``, which would make it, and have the engine wait for the disk."""
+        make_folder(self._root / "latents" / job_id)
 
     def put_latents(self, job_id: str, index: int, data: bytes) -> str:
         """Stores the final latents of a picture; returns the name to load them by."""

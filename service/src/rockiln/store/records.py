@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -22,13 +22,13 @@ class Picture:
 
     index: int
     state: JobState
-    step: int
-    latents: str | None
-    digest: str | None
-    size_bytes: int | None
-    details: dict[str, Any]
-    warnings: tuple[str, ...]
-    seconds: dict[str, float]
+    step: int = 0
+    latents: str | None = None
+    digest: str | None = None
+    size_bytes: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Job:
     state: JobState
     parameters: GenerationParameters
     accepted_at: float
-    started_at: float | None
-    ended_at: float | None
-    attempt: int
-    cancel_requested: bool
-    failure_code: str | None
-    failure_detail: str | None
     pictures: tuple[Picture, ...]
+    started_at: float | None = None
+    ended_at: float | None = None
+    attempt: int = 0
+    cancel_requested: bool = False
+    failure_code: str | None = None
+    failure_detail: str | None = None
     owner: str = ""
     purpose: Purpose = "picture"
     estimated_seconds: float = 0.0

@@ -51,12 +51,8 @@ class Work:
         Owners take turns; an owner's own jobs go in the order of their turns.
         """
         now = self._clock()
-        with self._database.read() as session:  # most polls find nothing; they take no write lock
-            waiting = _owners_waiting(session, now)
-        if not waiting:
-            return None
-        with self._database.write() as session:
-            row = _whose_turn(session, now, waiting)
+        with self._database.write() as session:  # no look before it: a caller waits
+            row = _whose_turn(session, now)
             if row is None:
                 return None
             life.move(row, JobState.LEASED)
@@ -342,15 +338,11 @@ def _owners_waiting(session: Session, now: float) -> dict[str, int]:
     return {owner: turn for owner, turn in found}  # noqa: C416 (typed)
 
 
-def _whose_turn(session: Session, now: float, waiting: dict[str, int]) -> JobRow | None:
-    """The next due job of the owner who was served longest ago, locked.
-
-    Args:
-        waiting: of a moment ago; between several owners it is looked up again, under the lock.
-    """
+def _whose_turn(session: Session, now: float) -> JobRow | None:
+    """The next due job of the owner who was served longest ago, locked."""
+    waiting = _owners_waiting(session, now)
     served: dict[str, float] = {}
     if len(waiting) > 1:
-        waiting = _owners_waiting(session, now)
         last = (
             select(JobRow.owner, func.max(JobRow.leased_at))
             .where(JobRow.owner.in_(waiting))
@@ -359,6 +351,6 @@ def _whose_turn(session: Session, now: float, waiting: dict[str, int]) -> JobRow
         served = {owner: at or 0.0 for owner, at in session.execute(last)}
     for owner in sorted(waiting, key=lambda name: (served.get(name, 0.0), waiting[name])):
         job_id = session.scalar(_NEXT_OF_OWNER, {**_due_at(now), "owner": owner})
-        if job_id is not None:
+        if job_id is not None:  # read after it was locked, not as the statement before saw it
             return life.by_id(session, job_id)
     return None

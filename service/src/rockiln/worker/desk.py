@@ -16,7 +16,7 @@ from rockiln.registry.controlnets import beside, find_controlnets
 from rockiln.registry.embeddings import find_embeddings
 from rockiln.registry.loras import find_loras
 from rockiln.settings import Settings
-from rockiln.store.records import Job, Picture
+from rockiln.store.records import Job, Lease, Picture
 from rockiln.store.store import Store
 from rockiln.worker import protocol
 from rockiln.worker.attempt import Attempt
@@ -66,14 +66,17 @@ class Desk:
 
     def lease_next(self) -> None:
         """Takes the next job for the proven engine that waits."""
-        settings = self._settings
         leased = self._store.jobs.lease_next(
-            worker=settings.worker_name, seconds=settings.lease_seconds
+            worker=self._settings.worker_name, seconds=self._settings.lease_seconds
         )
         if leased is None:
             return
         lease, job = leased
-        log.info("job.leased", job_id=job.id, attempt=lease.attempt)
+        self._take_up(lease, job)
+        log.info("job.leased", job_id=job.id, attempt=lease.attempt)  # now that nobody waits for it
+
+    def _take_up(self, lease: Lease, job: Job) -> None:
+        settings = self._settings
         ready, model = self._engine.ready, self._engine.model(job.parameters.model)
         if ready is None:
             raise RuntimeError("a job was leased without an engine")
@@ -146,6 +149,14 @@ class Desk:
                 purpose=job.purpose,
             )
         )
+        if attempt.undenoised:  # while the engine reads the prompt
+            self._make_latents_folder(job.id)
+
+    def _make_latents_folder(self, job_id: str) -> None:
+        try:
+            self._store.artefacts.make_latents_folder(job_id)
+        except OSError as error:  # the engine will meet it, where it ends the attempt
+            log.warning("latents.folder_failed", job_id=job_id, error=str(error))
 
     def _enter(self, attempt: Attempt, stage: Stage, *, load_bytes: int = 0) -> None:
         choice = attempt.choice
