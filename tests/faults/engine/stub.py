@@ -198,7 +198,7 @@ class Stub:
 
     def _reach(self, stage: str, run: dict[str, Any], step: int = 0) -> None:
         """Obeys a cancel, then does what the switches want here."""
-        command = self._commands.poll() if stage != "start" else None
+        command = self._commands.poll() if stage not in {"start", "exit"} else None
         if command is not None and (command["op"], command["job_id"]) == ("cancel", run["job_id"]):
             raise CancelledError
         rungs = run["plan"]["rungs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from rockiln.settings import Settings
 from rockiln.store.artefacts import ArtefactStore
@@ -83,6 +84,9 @@ class Store:
             UnknownJobError, JobNotCancellableError: as ``jobs.cancel`` says.
         """
         job = self.jobs.cancel(job_id)
+        if job.ended:  # it waited, maybe with latents of an attempt that was given back
+            with suppress(OSError):  # upkeep takes what stays
+                self.artefacts.drop_latents(job_id)
         self._wake_all()
         return job
 
