@@ -84,7 +84,7 @@ class PassMaker:
         scheduler, begin = self._timesteps(work)
         kept = self._family.sample(self._components, start.distribution, generator)
         noise = self._noise(work, generator)
-        mask = start.mask_latents(*kept.shape[-2:])
+        mask = start.mask_latents(kept.shape[-2:], self._family.mask_mode)
         if mask is None:
             return Beginning(scheduler, begin, self._noised(scheduler, begin, kept, noise))
         self._noise(work, generator)
@@ -98,11 +98,11 @@ class PassMaker:
     def from_latents(
         self, work: Pass, latents: torch.Tensor, generator: torch.Generator
     ) -> Beginning:
-        """From the latents of a smaller pass, upscaled as they are (bilinear)."""
+        """From the latents of a smaller pass."""
         scheduler, begin = self._timesteps(work)
         noise = self._noise(work, generator)
-        upscaled = torch.nn.functional.interpolate(latents, size=noise.shape[-2:], mode="bilinear")
-        return Beginning(scheduler, begin, self._noised(scheduler, begin, upscaled, noise))
+        enlarged = self._family.enlarge(self._components, latents, *noise.shape[-2:])
+        return Beginning(scheduler, begin, self._noised(scheduler, begin, enlarged, noise))
 
     def _timesteps(self, work: Pass) -> tuple[Any, int]:
         scheduler = make_scheduler(self._scheduler, self._components.scheduler_config)

@@ -33,12 +33,12 @@ class StartPicture:
     drawn_anew: npt.NDArray[np.bool_] | None
     distribution: Any = None
 
-    def mask_latents(self, height: int, width: int) -> torch.Tensor | None:
-        """[1, 1, height, width] of 0 and 1; by the nearest pixel, as the reference has it."""
+    def mask_latents(self, size: torch.Size, mode: str) -> torch.Tensor | None:
+        """[1, 1, height, width] of 0 to 1, by torch's ``mode``."""
         if self.drawn_anew is None:
             return None
         mask = torch.from_numpy(self.drawn_anew.astype(np.float32))[None, None]
-        return torch.nn.functional.interpolate(mask, size=(height, width))
+        return torch.nn.functional.interpolate(mask, size=size, mode=mode)
 
     def as_tensor(self) -> torch.Tensor:
         """[1, 3, H, W] in -1..1."""

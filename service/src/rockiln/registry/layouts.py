@@ -60,6 +60,7 @@ class FamilyLayout:
         }
 
 
+_FLOW_FEATURES: tuple[Feature, ...] = ("image", "mask", "hires", "loras")
 _STEM = "diffusion_pytorch_model"
 _CLIP: Weighted = ("transformers", "CLIPTextModel", "model")
 _CLIP_PROJECTED: Weighted = ("transformers", "CLIPTextModelWithProjection", "model")
@@ -103,7 +104,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
             "tokenizer_3": _T5_TOKENIZER,
         },
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "hires", "loras"),
+        features=_FLOW_FEATURES,
         optional=frozenset({"text_encoder_3", "tokenizer_3"}),
         side_grid_px=16,
     ),
@@ -117,7 +118,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         },
         plain={"tokenizer": _CLIP_TOKENIZER, "tokenizer_2": _T5_TOKENIZER},
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "hires", "loras"),
+        features=_FLOW_FEATURES,
         side_grid_px=16,
     ),
     "Flux2KleinPipeline": FamilyLayout(
@@ -129,7 +130,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         },
         plain={"tokenizer": _QWEN_TOKENIZER},
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "loras"),
+        features=_FLOW_FEATURES,
         side_grid_px=16,
         half="bfloat16",
         left_out={"text_encoder": _WORD_HEAD},
@@ -143,7 +144,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         },
         plain={"tokenizer": _QWEN_TOKENIZER},
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "hires", "loras"),
+        features=_FLOW_FEATURES,
         side_grid_px=16,
         half="bfloat16",
         left_out={"text_encoder": _WORD_HEAD},
@@ -157,7 +158,7 @@ FAMILY_BY_PIPELINE: dict[str, FamilyLayout] = {
         },
         plain={"tokenizer": _QWEN_TOKENIZER},
         schedulers=FLOW_SCHEDULERS,
-        features=("image", "hires", "loras"),
+        features=_FLOW_FEATURES,
         side_grid_px=16,
         half="bfloat16",
         left_out={"text_encoder": rf"{_WORD_HEAD}|(model\.)?visual\..+"},

@@ -134,23 +134,36 @@ def sample(components: Components, distribution: Any, generator: torch.Generator
     """The distribution's middle, 2x2 places as one, in the range that the network works in."""
     del generator
     latents = distribution.mode().to(components.device, components.dtype)
-    rows, columns = (side // PATCH for side in latents.shape[-2:])
-    patches = to_patches(latents).transpose(1, 2).reshape(1, -1, rows, columns)
-    mean, deviation = _range_of(components.modules["vae"], patches)
-    normal: torch.Tensor = (patches - mean) / deviation
-    return normal
+    return _folded(components.modules["vae"], latents)
+
+
+def enlarge(components: Components, latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Between the autoencoder's places, which are four to one of the denoiser's."""
+    vae, size = components.modules["vae"], (height * PATCH, width * PATCH)
+    places = torch.nn.functional.interpolate(_unfolded(vae, latents), size=size, mode="bilinear")
+    return _folded(vae, places)
 
 
 def decode(components: Components, latents: torch.Tensor) -> torch.Tensor:
     """Latents [1, C, h, w] → picture [1, 3, height, width], in the autoencoder's own dtype."""
     vae = components.modules["vae"]
-    latents = latents.to(vae.dtype)
+    picture: torch.Tensor = vae.decode(_unfolded(vae, latents.to(vae.dtype)), return_dict=False)[0]
+    return picture
+
+
+def _folded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """The autoencoder's latents as the denoiser has them."""
+    rows, columns = (side // PATCH for side in latents.shape[-2:])
+    patches = to_patches(latents).transpose(1, 2).reshape(1, -1, rows, columns)
+    mean, deviation = _range_of(vae, patches)
+    return (patches - mean) / deviation
+
+
+def _unfolded(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """And back."""
     mean, deviation = _range_of(vae, latents)
     patches = (latents * deviation + mean).flatten(2).transpose(1, 2)
-    picture: torch.Tensor = vae.decode(
-        from_patches(patches, *latents.shape[-2:]), return_dict=False
-    )[0]
-    return picture
+    return from_patches(patches, *latents.shape[-2:])
 
 
 def _range_of(vae: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,4 +188,6 @@ FAMILY = Family(
     encode=encode_picture,
     sample=sample,
     decode=decode,
+    enlarge=enlarge,
+    mask_mode="bilinear",
 )

@@ -80,6 +80,14 @@ def classifier_free(
     return unconditional + scale * (conditional - unconditional)
 
 
+def bilinear(
+    components: Components, latents: torch.Tensor, height: int, width: int
+) -> torch.Tensor:
+    """The usual way to a larger pass: the latents as they are, bilinear."""
+    del components
+    return torch.nn.functional.interpolate(latents, size=(height, width), mode="bilinear")
+
+
 class Loader(Protocol):
     """Reads a model of one family."""
 
@@ -114,6 +122,8 @@ class Family:
         sample: of that distribution, with a noise source → latents [1, C, h, w].
         decode: latents [1, C, h, w] → picture [1, 3, height, width], nominally in -1..1.
         guide: conditional and unconditional prediction [1, C, h, w], scale → the one that is used.
+        enlarge: latents [1, C, h, w], sides of a larger pass in latents → its latents, clean.
+        mask_mode: how torch's ``interpolate`` brings a mask to the size of the latents.
     """
 
     name: str
@@ -130,3 +140,5 @@ class Family:
     sample: Callable[[Components, Any, torch.Generator], torch.Tensor]
     decode: Callable[[Components, torch.Tensor], torch.Tensor]
     guide: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = classifier_free
+    enlarge: Callable[[Components, torch.Tensor, int, int], torch.Tensor] = bilinear
+    mask_mode: Literal["nearest", "bilinear"] = "nearest"
