@@ -2,7 +2,8 @@
 
 ``PYTHONPATH=service/src:tests python tests/gpu/measure_memory.py table --out FILE`` measures the
 rungs one by one: the table that the planner is calibrated and tested with; ``… more`` likewise
-FLUX.2, Z-Image and Qwen-Image, weights in few bits and ControlNets.
+FLUX.2, Z-Image and Qwen-Image, weights in few bits and ControlNets. Either takes ``--only
+PATTERN …``: the cases in whose line, as it is told, one of these regular expressions is found.
 ``… cards --out FILE`` plans jobs for simulated cards (a cap on torch's allocator) and runs them.
 
 It works with the engine's own placement, policies and families. Each row is a job of two steps, of
@@ -19,6 +20,8 @@ import gc
 import itertools
 import json
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +35,6 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rockiln.domain.ladder import DENOISE_LADDER
 from rockiln.domain.memory import Workload, estimate, guides_by_pairs
 from rockiln.domain.plan import Plan, plan
 from rockiln.engine.families.interface import Stage
@@ -345,13 +347,16 @@ def say(row: dict[str, Any]) -> None:
     """A line for whoever waits."""
     measured, predicted = row.get("peak_bytes", 0), row["predicted_bytes"]
     off = (predicted / measured - 1) * 100 if measured else float("nan")
-    shown = ("card_gib", "model", "width", "height", "batch", "denoise", "decode", "scores",
-             "unload", "controlnets", "kinds", "outcome", "enough_at", "seconds")  # fmt: skip
-    words = " ".join(f"{name}={row[name]}" for name in shown if row.get(name))
     sys.stdout.write(
-        f"{words} measured {measured / GIB:.3f} predicted {predicted / GIB:.3f} {off:+.1f} %\n"
+        f"{words(row)} measured {measured / GIB:.3f} predicted {predicted / GIB:.3f} {off:+.1f} %\n"
     )
     sys.stdout.flush()
+
+
+def words(row: dict[str, Any]) -> str:
+    shown = ("card_gib", "model", "width", "height", "batch", "denoise", "decode", "scores",
+             "unload", "controlnets", "kinds", "outcome", "enough_at", "seconds")  # fmt: skip
+    return " ".join(f"{name}={row[name]}" for name in shown if row.get(name))
 
 
 def main() -> int:
@@ -359,7 +364,7 @@ def main() -> int:
     parser.add_argument("what", choices=["table", "more", "cards"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
-    parser.add_argument("--rungs", nargs="+", default=list(DENOISE_LADDER), help="of denoising")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="PATTERN", help="see above")
     parser.add_argument("--context-bytes", type=int, nargs="*", default=[], help="see CONTEXT")
     options = parser.parse_args()
     CONTEXT.extend(options.context_bytes)
@@ -369,9 +374,13 @@ def main() -> int:
     torch.manual_seed(0)
     begun = time.monotonic()
     wanted = cases if options.what == "table" else more_cases
-    asked = [case for case in wanted(options.models) if case.denoise in options.rungs]
+    asked = [
+        case
+        for case in wanted(options.models)
+        if any(re.search(pattern, words(asdict(case))) for pattern in options.only)
+    ]
     result: dict[str, Any] = {
-        "command": f"python tests/gpu/measure_memory.py {' '.join(sys.argv[1:])}",
+        "command": f"python tests/gpu/measure_memory.py {shlex.join(sys.argv[1:])}",
         "hardware": asdict(device.facts),
         "versions": {
             **{name: version(name) for name in ("torch", "diffusers", "transformers")},
