@@ -46,11 +46,7 @@ def by_gguf(number: int) -> Round:
     return round_to
 
 
-KINDS: dict[str, Round] = {
-    kind.name: by_gguf(number)
-    for number, kind in QUANTISED_TYPES.items()
-    if kind.weight_error is not None
-}
+KINDS = {kind.name: by_gguf(number) for number, kind in QUANTISED_TYPES.items()}
 # Not offered; decision 0007 compares them.
 KINDS["fp8 e4m3"] = lambda weight: weight.to(torch.float8_e4m3fn).float()
 

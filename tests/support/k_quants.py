@@ -1,4 +1,4 @@
-"""A plain writer of GGUF's K kinds, which the gguf package reads and does not write.
+"""A plain writer of GGUF's K and IQ4 kinds, which the gguf package reads and does not write.
 
 Scales from the largest and smallest number of each block, values to the nearest step. ggml's own
 writer searches for better scales, so errors that are measured with this one are upper estimates.
@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import IQ4_NL
 
 Array = npt.NDArray[Any]
-_BLOCK = 256
+# Of IQ4: closer together near zero.
+_LEVELS = np.array(IQ4_NL.kvalues, dtype=np.float32)
 
 
 def quantise_k(numbers: Array, kind: GGMLQuantizationType) -> Array:
     """[rows, columns] → bytes [rows, …]. ``kind``: one of ``K_KINDS``."""
-    blocks = _WRITERS[kind](numbers.astype(np.float32).reshape(-1, _BLOCK))
+    block, _ = GGML_QUANT_SIZES[kind]
+    blocks = _WRITERS[kind](numbers.astype(np.float32).reshape(-1, block))
     return blocks.reshape(len(numbers), -1)
 
 
@@ -52,12 +55,28 @@ def _q6(blocks: Array) -> Array:
     return np.hstack([low, high, scales.astype(np.int8).view(np.uint8), half])
 
 
+def _iq4_nl(blocks: Array) -> Array:
+    whole = _half(_furthest(blocks) / _LEVELS[0])
+    return np.hstack([_bytes(whole), _packed(_on_levels(blocks, whole), 4, 16)])
+
+
+def _iq4_xs(blocks: Array) -> Array:
+    given = blocks.reshape(len(blocks), 8, -1)
+    scales, whole = _scales(_furthest(given) / _LEVELS[0], most=32)
+    values = _on_levels(given, (whole * scales)[..., None])
+    scales = (scales + 32).astype(np.uint8)
+    packed = _packed(scales >> 4, 2, 1), _packed(scales & 15, 4, 1)
+    return np.hstack([_bytes(whole), *packed, _packed(values, 4, 16)])
+
+
 _WRITERS: dict[GGMLQuantizationType, Callable[[Array], Array]] = {
     GGMLQuantizationType.Q2_K: _q2,
     GGMLQuantizationType.Q3_K: _q3,
     GGMLQuantizationType.Q4_K: _q4,
     GGMLQuantizationType.Q5_K: _q5,
     GGMLQuantizationType.Q6_K: _q6,
+    GGMLQuantizationType.IQ4_NL: _iq4_nl,
+    GGMLQuantizationType.IQ4_XS: _iq4_xs,
 }
 
 
@@ -93,12 +112,21 @@ def _around_zero(blocks: Array, *, most: int, scale_most: int) -> tuple[Array, A
         values, scales with their sign, and the bytes of what those are multiplied by.
     """
     given = blocks.reshape(len(blocks), 16, -1)
-    step = _furthest(given) / -most
-    whole = _half(_furthest(step) / -scale_most)
-    scales = _nearest(step, whole, -scale_most, scale_most - 1)
-    scale = (whole * scales)[..., None]
-    values = _nearest(given, scale, -most, most - 1) + most
+    scales, whole = _scales(_furthest(given) / -most, most=scale_most)
+    values = _nearest(given, (whole * scales)[..., None], -most, most - 1) + most
     return values.astype(np.uint8).reshape(len(blocks), -1), scales, _bytes(whole)
+
+
+def _scales(step: Array, *, most: int) -> tuple[Array, Array]:
+    """Of each part from -most to most - 1, and what they are multiplied by."""
+    whole = _half(_furthest(step) / -most)
+    return _nearest(step, whole, -most, most - 1), whole
+
+
+def _on_levels(given: Array, scale: Array) -> Array:
+    """Which of IQ4's levels is nearest."""
+    between = (_LEVELS[1:] + _LEVELS[:-1]) / 2
+    return np.searchsorted(between, _steps(given, scale)).astype(np.uint8)
 
 
 def _furthest(given: Array) -> Array:
@@ -108,8 +136,13 @@ def _furthest(given: Array) -> Array:
 
 
 def _nearest(given: Array, step: Array, least: int, most: int) -> Array:
-    steps = np.divide(given, step, out=np.zeros_like(given), where=step != 0)
-    found: Array = np.clip(np.rint(steps), least, most)
+    found: Array = np.clip(np.rint(_steps(given, step)), least, most)
+    return found
+
+
+def _steps(given: Array, step: Array) -> Array:
+    """Zero where there is no step."""
+    found: Array = np.divide(given, step, out=np.zeros_like(given), where=step != 0)
     return found
 
 

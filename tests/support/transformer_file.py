@@ -159,23 +159,8 @@ def _write(
 
 
 def quantise(numbers: Array, kind: GGMLQuantizationType) -> Array:
-    """Blocks of that kind; of kinds that nothing here writes, random ones."""
+    """Blocks of that kind."""
     if kind in K_KINDS:
         return quantise_k(numbers, kind)
-    try:
-        found: Array = gguf.quants.quantize(numbers, kind)
-    except NotImplementedError:
-        found = random_blocks(numbers.shape, kind)
+    found: Array = gguf.quants.quantize(numbers, kind)
     return found
-
-
-def random_blocks(shape: tuple[int, ...], kind: GGMLQuantizationType) -> Array:
-    """[rows, bytes] whose scales are small finite halves."""
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    source = np.random.default_rng(shape[0])
-    found = source.integers(0, 256, (shape[0] * shape[1] // block, size), dtype=np.uint8)
-    # The scales of a block are halves of which the file's layout says only to ggml where they are:
-    # every half whose exponent is large is made small.
-    halves = found[:, : size // 2 * 2].reshape(len(found), -1, 2)
-    halves[..., 1] &= 0x87
-    return found.reshape(shape[0], -1)

@@ -38,9 +38,9 @@ class Quantisation(BaseModel):
 
     kind: str = Field(description="Type that most of them have: GGUF's name, or f8_e4m3.")
     exact: Literal[False] = Field(description="Pictures differ from those of the full weights.")
-    weight_error: float | None = Field(
+    weight_error: float = Field(
         description="Root mean square error of a weight, relative to the weights', measured on "
-        "normal ones; of K kinds at most; null where nothing here writes the type."
+        "normal ones; of K and IQ4 kinds at most."
     )
 
 

@@ -26,8 +26,8 @@ class TensorType:
         number: in a GGUF file; -1 where none has it.
         block, block_bytes: so many numbers take so many bytes.
         weight_error: root mean square of what a weight is off, relative to that of the weights;
-            measured on normal ones (``service/docs/memory.md``); of K kinds at most, since files
-            are made with better writers than the tests'. None: nothing here writes it.
+            measured on normal ones (``service/docs/memory.md``); of K and IQ4 kinds at most, since
+            files are made with better writers than the tests'. None: of plain ones.
         workspace_bytes: for each number of a layer while it is brought back to float16.
     """
 
@@ -66,8 +66,8 @@ QUANTISED_TYPES = {
         TensorType("q4_k", 12, 256, 144, weight_error=0.079, workspace_bytes=6),
         TensorType("q5_k", 13, 256, 176, weight_error=0.038, workspace_bytes=8),
         TensorType("q6_k", 14, 256, 210, weight_error=0.0187, workspace_bytes=6),
-        TensorType("iq4_nl", 20, 32, 18, workspace_bytes=13),
-        TensorType("iq4_xs", 23, 256, 136, workspace_bytes=13),
+        TensorType("iq4_nl", 20, 32, 18, weight_error=0.08, workspace_bytes=13),
+        TensorType("iq4_xs", 23, 256, 136, weight_error=0.08, workspace_bytes=13),
     )
 }
 TENSOR_TYPES = PLAIN_TYPES | QUANTISED_TYPES
