@@ -12,6 +12,7 @@ import torch
 
 from rockiln.domain.fault import FaultCode
 from rockiln.domain.model import ModelProfile
+from rockiln.domain.request import LoraUse
 from rockiln.engine.engine import Engine, UnfitDeviceError
 from rockiln.engine.model_shelf import ModelShelf
 from rockiln.platforms.interface import DeviceUnavailableError
@@ -77,6 +78,35 @@ def test_a_mode_that_moves_weights_gives_the_same_bits(
     full = pictures(harness, model)
     for one, other in zip(full, pictures(harness, model, **changes), strict=True):
         assert largest_difference(one, other) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"placement": "model_offload"},
+        {"placement": "group_offload"},
+        {"unload_before_decode": True},
+    ],
+)
+def test_a_lora_comes_and_goes_where_weights_are_lent(
+    harness: GpuHarness, changes: dict[str, Any]
+) -> None:
+    """Nothing is copied back of what was lent: it would be lost, or stay, if it changed there."""
+    model = read_profile(VISTA)
+    wanted = replace(WANTED, loras=(LoraUse("vista-print", 1.0),))
+    file = VISTA.parent / "loras" / "vista-print.safetensors"
+
+    def printed(**changes: Any) -> list[Any]:
+        chosen = harness.plan(wanted, model, **changes)
+        made = harness.run(wanted, model, chosen=chosen, lora_files={"vista-print": str(file)})
+        return [harness.pixels(picture) for picture in made]
+
+    plain, with_lora = pictures(harness, model), printed()
+    assert largest_difference(plain[0], with_lora[0]) > 0
+    for asked in (with_lora, plain, with_lora):
+        drawn = pictures(harness, model, **changes) if asked is plain else printed(**changes)
+        for one, other in zip(asked, drawn, strict=True):
+            assert largest_difference(one, other) == 0
 
 
 @pytest.mark.parametrize("placement", ["text_encoder_offload", "sequential_offload"])

@@ -23,6 +23,7 @@ import torch
 
 from rockiln.domain.model import DeviceFacts
 from rockiln.engine.families.interface import Stage
+from rockiln.engine.loans import Staging
 from rockiln.engine.placement import PIECES
 from rockiln.engine.policies import PolicySet
 from rockiln.engine.weights_on_demand import WeightsOnDemand
@@ -47,9 +48,11 @@ class CountedJob:
         self._controlnets = [parts.components.modules["controlnet"] for parts in beside]
         self._work = RealJob(case, self._chosen, self._model, self._controlnets)
         PolicySet(self._model).align(self._chosen)
+        self._staging: dict[Stage, Staging] = {}
         for stage, granularity in PIECES[self._chosen.placement].items():
+            self._staging[stage] = Staging(META)
             for module in self._modules_of(stage):
-                WeightsOnDemand(module, META, granularity)
+                WeightsOnDemand(module, META, self._staging[stage], granularity)
 
     @property
     def _modules(self) -> list[Any]:
@@ -70,6 +73,8 @@ class CountedJob:
                 Allocations(self._modules) as allocated,
             ):
                 work()
+            if stage in self._staging:
+                self._staging[stage].release()
             weights = sum(map(weights_of, self._on_device(stage)))
             found[stage] = {"weights": weights, "tensors": allocated.peak_bytes}
         return found
@@ -129,7 +134,7 @@ def new_family_cases(model: str) -> Iterator[Case]:
 def text_encoder_cases() -> Iterator[Case]:
     """T5 in pieces."""
     rungs = ("text_encoder_offload", "group_offload", "sequential_offload")
-    for model, side, denoise in product(("sd3", "sd35-large", "flux"), (512, 1024), rungs):
+    for model, side, denoise in product(("sd3", "sd35", "sd35-large", "flux"), (512, 1024), rungs):
         yield Case(model, side, side, 1, denoise, "small_tiles")
 
 

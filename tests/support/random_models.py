@@ -125,7 +125,10 @@ def controlnets_beside(model: LoadedModel, chosen: Plan) -> Sequence[LoadedParts
             module: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
         module.to(components.dtype).eval().requires_grad_(requires_grad=False)
         alone = replace(components, modules={"controlnet": module})
-        parts = LoadedParts(alone, Placement({"denoise": ("controlnet",)}, alone, chosen.placement))
+        placement = Placement(
+            {"denoise": ("controlnet",)}, alone, chosen.placement, staging=model.placement.staging
+        )
+        parts = LoadedParts(alone, placement)
         parts.placement.settle()
         PolicySet(parts).align(replace(chosen, vae_tile_px=None))
         found.append(parts)

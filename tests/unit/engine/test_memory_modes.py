@@ -7,7 +7,7 @@ order of stages and the arithmetic are the real ones, the bus is not. tests/gpu 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.ladder import DecodeRung, DenoiseRung, Rungs
 from rockiln.domain.model import ModelProfile
 from rockiln.domain.request import LoraUse
 from rockiln.engine.attention import SlicedAttention
 from rockiln.engine.families import FAMILIES
 from rockiln.engine.families.interface import Components, Stage
+from rockiln.engine.loans import Loan, Staging, span_bytes, weights_of
+from rockiln.engine.loras import AppliedLora, LoraSet
 from rockiln.engine.placement import Placement, enter_stage
 from rockiln.engine.weights_on_demand import WeightsOnDemand
 from support.encoded_texts import MAKERS, encoded, load, settle
@@ -31,6 +34,8 @@ from support.parameters import parameters
 from support.tiny_qwen import make_tiny_flux2, make_tiny_qwen_image, make_tiny_z_image
 
 pytestmark = pytest.mark.slow
+
+CPU = torch.device("cpu")
 
 VISTA = Path(__file__).parents[3] / "service" / "models" / "vista"
 WANTED = parameters(width=128, height=128, num_inference_steps=3, num_images=2)
@@ -245,57 +250,147 @@ class _Watch:
 def test_weights_come_piece_by_piece_and_go_home(tiny: ModelProfile, granularity: Any) -> None:
     components = FAMILIES["sd1"].load(Path(tiny.path), torch.float32, torch.device("cpu"))
     unet = components.modules["unet"]
-    on_demand = WeightsOnDemand(unet, torch.device("cpu"), granularity)
+    staging = Staging(CPU)
+    on_demand = WeightsOnDemand(unet, CPU, staging, granularity)
     watch = _Watch(unet)
     with torch.no_grad():
         unet(torch.zeros((1, 4, 8, 8)), 1, encoder_hidden_states=torch.zeros((1, 77, 32)))
     sizes = [
-        sum(tensor.numel() * tensor.element_size() for tensor in group.parameters(recurse=whole))
-        for group, whole in on_demand.groups
+        sum(tensor.nbytes for tensor in weights_of(group, whole=whole))
+        for group, whole in on_demand.groups.items()
     ]
     every_byte = sum(tensor.numel() * tensor.element_size() for tensor in unet.parameters())
     assert sum(sizes) == every_byte
     assert 0 < watch.most_bytes <= max(sizes) < every_byte
+    assert max(sizes) <= on_demand.most_bytes < 2 * max(sizes)
     assert watch.away() == {}
-    kinds = {type(group).__name__ for group, _ in on_demand.groups}
+    assert staging.taken == 0
+    kinds = {type(group).__name__ for group in on_demand.groups}
     assert ("ResnetBlock2D" in kinds) is (granularity == "block")
 
 
 def test_weights_go_home_when_a_forward_fails() -> None:
     linear = nn.Linear(2, 2)
     home = linear.weight.data_ptr()
-    WeightsOnDemand(linear, torch.device("cpu"), "layer")
+    staging = Staging(CPU)
+    WeightsOnDemand(linear, CPU, staging, "layer")
     with pytest.raises(RuntimeError):
         linear(torch.zeros(3))
     assert linear.weight.data_ptr() == home
+    assert staging.taken == 0
+
+
+def test_weights_go_home_when_they_find_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, staging = nn.Linear(2, 2), Staging(CPU)
+    homes = [weight.data_ptr() for weight in linear.parameters()]
+    put = staging.put
+
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        if staging.taken:
+            raise torch.OutOfMemoryError("no room")
+        return put(tensor)
+
+    monkeypatch.setattr(staging, "put", full)
+    WeightsOnDemand(linear, CPU, staging, "layer")
+    with pytest.raises(torch.OutOfMemoryError):
+        linear(torch.zeros(2))
+    assert [weight.data_ptr() for weight in linear.parameters()] == homes
+    assert staging.taken == 0
 
 
 def test_a_part_with_two_names_comes_once() -> None:
     linear = nn.Linear(2, 2)
     home = linear.weight.data_ptr()
     outer = nn.Sequential(nn.Sequential(linear), linear)
-    assert WeightsOnDemand(outer, torch.device("cpu"), "layer").groups == [(linear, False)]
+    assert WeightsOnDemand(outer, CPU, Staging(CPU), "layer").groups == {linear: False}
     outer(torch.zeros(2))
     assert linear.weight.data_ptr() == home
 
 
+class Nested(nn.Module):
+    """Has weights of its own, and a part within it whose weights come while its own are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((3, 5), 2.0))
+        self.within = nn.Linear(5, 3).to(torch.bfloat16)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        narrow: torch.Tensor = self.within(inputs.to(torch.bfloat16)).float()
+        return narrow @ self.scale
+
+
+def test_pieces_within_pieces_lie_in_one_buffer_one_behind_the_other() -> None:
+    module, inputs = Nested(), torch.randn(2, 5)
+    with torch.no_grad():
+        plain, staging = module(inputs), Staging(CPU)
+        on_demand = WeightsOnDemand(module, CPU, staging, "layer")
+        assert on_demand.most_bytes == 3 * 512  # a matrix, and within it another with its bias
+        assert torch.equal(module(inputs), plain)
+    assert staging.taken == 0
+    assert staging.release()
+    assert not staging.release()
+
+
+def test_a_piece_keeps_the_order_of_its_dimensions() -> None:
+    kernel = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    staging = Staging(CPU)
+    staging.hold(span_bytes(kernel))
+    lying = staging.put(kernel)
+    assert torch.equal(lying, kernel)
+    assert lying.stride() == kernel.stride()
+    assert staging.taken == 1536  # 1200 bytes
+
+
+def test_a_table_of_tokens_is_read_at_home() -> None:
+    table = nn.Embedding(1000, 4)
+    module, ids = nn.Sequential(table, nn.Linear(4, 4)), torch.tensor([[1, 999]])
+    plain = module(ids)
+    on_demand = WeightsOnDemand(module, CPU, Staging(CPU), "layer")
+    assert table not in on_demand.groups
+    assert on_demand.most_bytes == 2 * 512
+    assert torch.equal(module(ids), plain)
+
+
+def test_nothing_is_copied_back_of_what_was_lent() -> None:
+    linear = nn.Linear(2, 2)
+    home = linear.weight.data_ptr()
+    loan = Loan()
+    loan.begin(weights_of(linear), torch.clone)
+    assert linear.weight.data_ptr() != home
+    linear.weight.data.zero_()
+    loan.end()
+    assert linear.weight.data_ptr() == home
+    assert linear.weight.abs().sum() > 0
+
+
+@dataclass
 class Recorder:
-    """Stands for a module; notes where it is sent."""
+    """Stands for a module and its one weight; notes where that is sent."""
 
-    def __init__(self, name: str, moves: list[str]) -> None:
-        self._name, self._moves, self.place = name, moves, torch.device("cpu")
+    name: str
+    moves: list[str]
+    device: torch.device = CPU
 
-    def parameters(self) -> list[Recorder]:
-        return [self]
+    def parameters(self, *, recurse: bool = True) -> list[Recorder]:
+        return [self] if recurse else []
+
+    def buffers(self, **_: object) -> list[Recorder]:
+        return []
 
     @property
-    def device(self) -> torch.device:
-        return self.place
+    def data(self) -> Recorder:
+        return replace(self, moves=[])
 
-    def to(self, place: torch.device) -> None:
-        if place != self.place:
-            self._moves.append(f"{self._name}>{place}")
-        self.place = place
+    @data.setter
+    def data(self, copy: Recorder) -> None:
+        self.to(copy.device)
+
+    def to(self, device: torch.device) -> Recorder:
+        if device != self.device:
+            self.moves.append(f"{self.name}>{device}")
+        self.device = device
+        return self
 
 
 def recorded(moves: list[str], *args: Any) -> Placement:
@@ -357,3 +452,24 @@ def test_a_decoder_on_the_cpu_never_comes_to_the_device() -> None:
     enter(placement, said, "decode", alone=True)
     assert not [move for move in said if move.startswith("vae")]
     assert placement.decode_device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["resident", "model_offload"])
+def test_weights_are_at_home_before_they_are_changed(name: Any) -> None:
+    """What a LoRA wrote into a copy on the device would be lost when that leaves."""
+    said: list[str] = []
+    placement = recorded(said, name)
+    placement.settle()
+    enter(placement, said, "decode", "encode_prompt", alone=True)
+    enter(placement, said, "denoise")
+    said.clear()
+    loras = LoraSet(Components({}, {}, {}, torch.float16, CPU), placement)
+    loras.align(())
+    assert said == []  # nothing is to be changed
+    with pytest.raises(BrokenModelError):
+        loras.align((AppliedLora(Path("missing.safetensors"), 1.0),))
+    assert {move for move in said if move.startswith("unet")} == {"unet>cpu"}
+    assert not placement.recall()
+    said.clear()
+    enter(placement, said, "denoise")
+    assert "unet>cuda:0" in said

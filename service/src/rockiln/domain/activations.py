@@ -73,7 +73,7 @@ def denoiser_peak(
         residuals: a ControlNet's results wait to be added to a UNet's skips.
     """
     if isinstance(facts, TransformerFacts):
-        return max(block_peaks(facts, size, unit, attention, samples))
+        return _block_peak(facts, size, unit, attention, samples)
     walk = _UnetWalk(facts, _tokens(size, len(facts.channels)), unit, attention, samples)
     walk.down()
     skips = walk.skips_bytes if residuals else 0
@@ -187,16 +187,14 @@ class _UnetWalk:
             _transformer(self.meter, self._units[level] * channels, scores)
 
 
-def block_peaks(
+def _block_peak(
     facts: TransformerFacts,
     size: tuple[int, int],
     unit: int,
     attention: AttentionMemory,
     samples: int,
-) -> tuple[int, int]:
-    """Of the joint blocks and of the single ones, 0 where there are none.
-
-    The larger of a block's two halves; all blocks of a kind are alike.
+) -> int:
+    """Of the joint blocks or the single ones, the larger of a block's two halves; alike in a kind.
 
     Counted in tensors as wide as the stream, of the picture's tokens, the text's, or both.
     """
@@ -225,11 +223,7 @@ def block_peaks(
     elif facts.single_blocks:
         # The stream twice, its norm, the feed-forward's inner half; then as above.
         single = max(7 * both + 3 * both + max(2 * both, turned, plain), 13 * both)
-    at_joint, at_single = (
-        round(unit * facts.width * tensors) + scores if tensors else 0
-        for tensors in (joint, single)
-    )
-    return at_joint, at_single
+    return round(unit * facts.width * max(joint, single)) + scores
 
 
 def decoder_peak(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from rockiln.domain.activations import (
     AttentionMemory,
-    block_peaks,
     controlnet_peak,
     decoder_peak,
     denoiser_peak,
@@ -55,11 +54,8 @@ WORKSPACE_BYTES = 78 * MIB
 # Measured as the smallest cap under which a job still ran (service/docs/memory.md).
 WEIGHTS_SLACK = 0.065
 ACTIVATIONS_SLACK = 0.10
-# Of a stage's activations, where a layer comes to the device, or back from few bits: counted on the
-# meta device.
+# Of a stage's activations, where a layer comes back from few bits: counted on the meta device.
 BESIDE_LAYER = 0.7
-# Likewise, that are not there while the widest layer is.
-SPARE_AT_LAYER = 0.2
 # Interpreter and libraries of an engine child.
 PROCESS_BYTES = 1200 * MIB
 # Of the scores of one slice of attention (``engine.attention``).
@@ -156,13 +152,10 @@ def estimate(
         }
         peak = max(*stages.values(), weights.total + unrounded + PROCESS_BYTES)
         return Estimate(peak, peak, stages)
-    spare = _spare(model, work, rungs, device, activations["denoise"])
     alone = unload_before_decode or rungs.denoise in OFFLOAD_RUNGS
     on_device = {
-        "encode_prompt": weights.at_encode(
-            model, work.dtype, rungs.denoise, activations["encode_prompt"]
-        ),
-        "denoise": weights.at_denoise(model, rungs.denoise, spare),
+        "encode_prompt": weights.at_encode(model, work.dtype, rungs.denoise),
+        "denoise": weights.at_denoise(model, rungs.denoise),
         "decode": weights.decoder if alone else weights.total,
     }
     stages = {
@@ -215,19 +208,6 @@ def _unrounded(model: ModelProfile, dtype: Dtype) -> int:
     """Host memory of the largest part that is rounded at load, before it is."""
     full = replace(model, quantised={}).loaded_bytes(ITEM_BYTES[dtype])
     return max((full[name] for name, held in model.quantised.items() if held.at_load), default=0)
-
-
-def _spare(
-    model: ModelProfile, work: Workload, rungs: Rungs, device: DeviceFacts, activations: int
-) -> int:
-    """Beside a UNet's largest pieces three quarters; else beside a layer, or the joint blocks."""
-    shape = model.architecture or UNKNOWN_SHAPE
-    if not isinstance(shape.denoiser, TransformerFacts):
-        return activations * 3 // 4
-    if rungs.denoise is not DenoiseRung.GROUP_OFFLOAD:
-        return round(SPARE_AT_LAYER * activations)
-    joint, single = block_peaks(shape.denoiser, *_forward(shape, work, rungs, device))
-    return max(0, single - joint) if joint else 0
 
 
 def _forward(

@@ -61,8 +61,8 @@ class TransformerFacts:
         gated: it has two of them, whose product goes on.
         held: tensors as wide as the stream that wait beside a joint block's feed-forward.
         in_turn: single blocks do attention and feed-forward one after the other.
-        joint_squares, single_squares, layer_squares: parameters of a block and of the widest layer,
-            in squares of the width.
+        joint_squares, single_squares, layer_squares: parameters of a block, and of the widest layer
+            or table of places, in squares of the width.
     """
 
     width: int
@@ -114,7 +114,6 @@ class TextEncoderFacts:
 
     Attributes:
         float32_parameters: numbers that stay in float32 where the rest is in float16.
-        vocabulary: rows of its table of tokens.
         block_parameters: of what comes at once where it is offloaded block by block; 0 where its
             class has no blocks, and layers come one by one.
     """
@@ -125,7 +124,6 @@ class TextEncoderFacts:
     inner_width: int
     tokens: int
     float32_parameters: int = 0
-    vocabulary: int = 0
     block_parameters: int = 0
 
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from rockiln.domain.ladder import DenoiseRung
 from rockiln.domain.model import ModelProfile, TextEncoderFacts
-from rockiln.domain.weights import block_shares, layer_shares
+from rockiln.domain.weights import block_share, layer_share
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -45,35 +45,26 @@ class Weights:
     def total(self) -> int:
         return self.encoders + self.denoiser + self.decoder + self.controlnets
 
-    def at_encode(self, model: ModelProfile, dtype: Dtype, rung: DenoiseRung, spare: int) -> int:
-        """On the device while a prompt is read; ``spare`` as of ``at_denoise``.
-
-        A table of tokens is a piece, too; it works before there is anything beside it.
-        """
+    def at_encode(self, model: ModelProfile, dtype: Dtype, rung: DenoiseRung) -> int:
+        """On the device while a prompt is read; in pieces, room for the largest."""
         if rung in _WHOLE:
             return self.total
         if rung is DenoiseRung.MODEL_OFFLOAD:
             return self.encoders
         pieces = [
-            _encoder_pieces(model, name, facts, dtype, blocks=rung in _BLOCKS)
+            _largest_piece(model, name, facts, dtype, blocks=rung in _BLOCKS)
             for name, facts in _text_encoders(model)
         ]
-        return max((max(piece, table - spare) for table, piece in pieces), default=0)
+        return max(pieces, default=0)
 
-    def at_denoise(self, model: ModelProfile, rung: DenoiseRung, spare: int) -> int:
-        """Likewise, of what counts at the peak of the denoiser's forward.
-
-        A ControlNet's pieces are like the denoiser's, and work before it. Where the largest pieces
-        are, ``spare`` less of activations is live than at the peak.
-        """
+    def at_denoise(self, model: ModelProfile, rung: DenoiseRung) -> int:
+        """Likewise. A ControlNet's pieces are no larger than the denoiser's, and work before it."""
         if rung in _WHOLE:
             return self.total
         if rung in _DENOISER_WHOLE:
             return self.denoiser + self.controlnets
-        of = block_shares if rung in _BLOCKS else layer_shares
-        shares = of(model.architecture)
-        largest = round(shares.largest * self.denoiser) - spare
-        return max(round(shares.finest * self.denoiser), largest)
+        share = block_share if rung in _BLOCKS else layer_share
+        return round(share(model.architecture) * self.denoiser)
 
 
 def _text_encoders(model: ModelProfile) -> Iterator[tuple[str, TextEncoderFacts | None]]:
@@ -90,12 +81,12 @@ def _wider(model: ModelProfile, name: str, dtype: Dtype) -> int:
     return ITEM_BYTES["float32"] - ITEM_BYTES[dtype] if exact else 0
 
 
-def _encoder_pieces(
+def _largest_piece(
     model: ModelProfile, name: str, facts: TextEncoderFacts | None, dtype: Dtype, *, blocks: bool
-) -> tuple[int, int]:
-    """Bytes of the table of tokens and of the largest other piece; all, where nothing is known."""
+) -> int:
+    """Bytes of a text encoder's; of all of it, where nothing is known."""
     if facts is None:
-        return 0, model.loaded_bytes(ITEM_BYTES[dtype])[name]
+        return model.loaded_bytes(ITEM_BYTES[dtype])[name]
     held = model.quantised.get(name)
     item = ITEM_BYTES[dtype] if held is None else held.held_bytes / held.parameters
     wide = _wider(model, name, dtype) if facts.float32_parameters else 0
@@ -103,4 +94,4 @@ def _encoder_pieces(
     piece = widest * (item + wide)
     if blocks and facts.block_parameters:
         piece = facts.block_parameters * item + widest * wide
-    return facts.vocabulary * facts.width * ITEM_BYTES[dtype], round(piece)
+    return round(piece)

@@ -34,7 +34,7 @@ def held_by(model: ModelProfile, chosen: Plan, *, pinned: bool = False) -> Held:
         resident=chosen.placement == "resident",
         device=chosen.device,
     )
-    # Parts that left the device for a decode stay in the host's memory until the next job.
+    # Of parts that left the device for a decode the host keeps a copy.
     parked = chosen.unload_before_decode or chosen.decode_device == "cpu"
     return Held(on_device, max(on_host, on_device) if parked else on_host, pinned)
 

@@ -1,56 +1,34 @@
-"""Which share of a denoiser's weights its blocks and layers hold. Pure."""
+"""Which share of a denoiser's weights its largest piece holds. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rockiln.domain.model import Architecture, DenoiserFacts, TransformerFacts
 
-
-@dataclass(frozen=True)
-class PieceShares:
-    """Shares of a denoiser's weights that are on the device at once.
-
-    Attributes:
-        finest: of the largest piece where activations peak: at a UNet's finest level, in a
-            transformer's single blocks; none of its layers, since that is in attention.
-        largest: of the largest piece of all, where they are smaller.
-    """
-
-    finest: float
-    largest: float
-
-
 # Of a denoiser whose configs do not tell its shape; twice what a double block of FLUX.1 has.
-_OTHER_BLOCKS = PieceShares(0.06, 0.06)
-_OTHER_LAYERS = PieceShares(0.03, 0.03)
+_OTHER_BLOCK, _OTHER_LAYER = 0.06, 0.03
 
 
-def block_shares(architecture: Architecture | None) -> PieceShares:
-    """Where a denoiser is offloaded block by block."""
-    return _OTHER_BLOCKS if architecture is None else _shares(architecture.denoiser, 0)
+def block_share(architecture: Architecture | None) -> float:
+    """Of the largest piece, where a denoiser is offloaded block by block."""
+    return _OTHER_BLOCK if architecture is None else _largest(architecture.denoiser)[0]
 
 
-def layer_shares(architecture: Architecture | None) -> PieceShares:
-    """Where a denoiser is offloaded layer by layer."""
-    return _OTHER_LAYERS if architecture is None else _shares(architecture.denoiser, 1)
+def layer_share(architecture: Architecture | None) -> float:
+    """Likewise, layer by layer."""
+    return _OTHER_LAYER if architecture is None else _largest(architecture.denoiser)[1]
 
 
-def _shares(facts: DenoiserFacts | TransformerFacts, column: int) -> PieceShares:
+def _largest(facts: DenoiserFacts | TransformerFacts) -> tuple[float, float]:
+    """Shares of the largest block and of the widest layer."""
     if isinstance(facts, TransformerFacts):
-        whole = denoiser_parameters(facts)
-        largest = _widest(facts)[column] / whole
-        if column:
-            return PieceShares(0, largest)
-        single = facts.single_squares * facts.width**2 / whole
-        return PieceShares(single if facts.single_blocks else largest, largest)
-    pieces = [*_resnets(facts), *_transformer_blocks(facts)]
+        sizes = [_widest(facts)]
+    else:
+        sizes = [*_resnets(facts), *_transformer_blocks(facts)]
+    blocks, layers = zip(*sizes, strict=True)
     whole = denoiser_parameters(facts)
-    return PieceShares(
-        max(sizes[column] for level, sizes in pieces if level == 0) / whole,
-        max(sizes[column] for _, sizes in pieces) / whole,
-    )
+    return max(blocks) / whole, max(layers) / whole
 
 
 def denoiser_parameters(facts: DenoiserFacts | TransformerFacts) -> int:
@@ -65,7 +43,7 @@ def denoiser_parameters(facts: DenoiserFacts | TransformerFacts) -> int:
     projections = sum(
         2 * facts.channels[level] ** 2 * places for level, places, _ in _attentions(facts)
     )
-    blocks = sum(sizes[0] for _, sizes in [*_resnets(facts), *_transformer_blocks(facts)])
+    blocks = sum(block for block, _ in [*_resnets(facts), *_transformer_blocks(facts)])
     return ends + samplers + projections + blocks
 
 
@@ -74,16 +52,16 @@ _DUAL_SQUARES = 7
 
 
 def _widest(facts: TransformerFacts) -> tuple[int, int]:
-    """Parameters of the largest block and of the widest layer."""
+    """Parameters of the largest piece where blocks come, and where layers do."""
     block = facts.joint_squares if facts.joint_blocks else facts.single_squares
-    layer = facts.layer_squares
     if facts.dual_blocks:
-        block, layer = block + _DUAL_SQUARES, 9
-    return round(block * facts.width**2), round(layer * facts.width**2)
+        block += _DUAL_SQUARES
+    layer = facts.layer_squares
+    return round(max(block, layer) * facts.width**2), round(layer * facts.width**2)
 
 
-def _resnets(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Level, and (parameters, those of its largest layer) of each residual block."""
+def _resnets(facts: DenoiserFacts) -> Iterator[tuple[int, int]]:
+    """Parameters, and those of the largest layer, of each residual block."""
     embedding = 4 * facts.channels[0]
 
     def resnet(before: int, after: int) -> tuple[int, int]:
@@ -94,25 +72,25 @@ def _resnets(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:
     present, skips = facts.channels[0], [facts.channels[0]]
     for level, channels in enumerate(facts.channels):
         for _ in range(facts.layers[level]):
-            yield level, resnet(present, channels)
+            yield resnet(present, channels)
             present = channels
             skips.append(channels)
         if level < len(facts.channels) - 1:
             skips.append(channels)
-    yield from [(len(facts.channels) - 1, resnet(present, present))] * 2
+    yield from [resnet(present, present)] * 2
     for level in reversed(range(len(facts.channels))):
         for _ in range(facts.layers[level] + 1):
-            yield level, resnet(present + skips.pop(), facts.channels[level])
+            yield resnet(present + skips.pop(), facts.channels[level])
             present = facts.channels[level]
 
 
-def _transformer_blocks(facts: DenoiserFacts) -> Iterator[tuple[int, tuple[int, int]]]:
+def _transformer_blocks(facts: DenoiserFacts) -> Iterator[tuple[int, int]]:
     """Likewise of each transformer block."""
     for level, places, layers in _attentions(facts):
         width = facts.channels[level]
         own, cross = 4 * width**2, 2 * width**2 + 2 * width * facts.cross_attention_width
         sizes = (own + cross + 12 * width**2, 8 * width**2)
-        yield from [(level, sizes)] * (places * layers)
+        yield from [sizes] * (places * layers)
 
 
 def _attentions(facts: DenoiserFacts) -> Iterator[tuple[int, int, int]]:

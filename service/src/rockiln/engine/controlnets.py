@@ -10,7 +10,6 @@ from typing import Any
 
 from diffusers.models.controlnets.controlnet import ControlNetModel
 
-from rockiln.domain.plan import Placement as PlacementName
 from rockiln.domain.plan import Plan
 from rockiln.engine.families.interface import Components, Stage
 from rockiln.engine.families.latents import grid_px_of
@@ -37,10 +36,10 @@ class ControlNetSet:
 
     Args:
         components: of the model.
-        placement: as the model's own.
+        placement: the model's own; theirs are like it.
     """
 
-    def __init__(self, components: Components, placement: PlacementName) -> None:
+    def __init__(self, components: Components, placement: Placement) -> None:
         self._components = components
         self._placement = placement
         self._loaded: dict[Path, _Loaded] = {}
@@ -93,7 +92,9 @@ class ControlNetSet:
         found = read.of_unet(base.modules["unet"].config, grid_px_of(base.modules["vae"]))
         module = load_module(ControlNetModel, found.weights, base.dtype)
         components = replace(base, modules={_PART: module})
-        placement = Placement(_STAGES, components, self._placement)
+        placement = Placement(
+            _STAGES, components, self._placement.name, staging=self._placement.staging
+        )
         placement.settle()
         parts = LoadedParts(components, placement)
         return _Loaded(found_signature, parts, PolicySet(parts))

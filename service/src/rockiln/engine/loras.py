@@ -14,6 +14,7 @@ import safetensors
 import torch
 
 from rockiln.engine.families.interface import Components
+from rockiln.engine.placement import Placement
 from rockiln.engine.quantisation import QuantisedLinear, layer_shape
 from rockiln.registry.loras import Layers, LoraLayer, read_lora
 from rockiln.worker.protocol import Run
@@ -39,8 +40,9 @@ class LoraSet:
     it would round the change away: what the LoRAs add to its output is computed beside it.
     """
 
-    def __init__(self, components: Components) -> None:
+    def __init__(self, components: Components, placement: Placement) -> None:
         self._components = components
+        self._placement = placement
         self._applied: tuple[AppliedLora, ...] = ()
         self._originals: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._beside: list[Any] = []
@@ -49,6 +51,7 @@ class LoraSet:
         """Raises BrokenModelError where a file does not fit; the model is then without any."""
         if wanted == self._applied:
             return
+        self._placement.recall()
         self._remove()
         layers = layers_of(self._components)
         changes: dict[tuple[str, str], list[tuple[AppliedLora, LoraLayer]]] = {}

@@ -189,7 +189,7 @@ class ModelShelf:
         self._device.release_cache()  # as for a stage, see Placement.leave
         placement.settle()
         model = LoadedModel(components, placement, profile, digest, family)
-        loras, controlnets = LoraSet(components), ControlNetSet(components, plan.placement)
+        loras, controlnets = LoraSet(components, placement), ControlNetSet(components, placement)
         return ShelvedModel(model, PolicySet(model), loras, controlnets, ColourMap(), plan, held)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from rockiln.domain.plan import Placement as PlacementName
 from rockiln.engine.families.interface import Components, Stage
+from rockiln.engine.loans import Loan, Staging, weights_of
 from rockiln.engine.weights_on_demand import Granularity, WeightsOnDemand
 
 _HOST = torch.device("cpu")
@@ -29,6 +30,7 @@ class Placement:
         stages: which modules each stage uses.
         name: as the plan says; it never changes while the model is loaded.
         decode_device: where the decoder works, if not on the components' device.
+        staging: of another model, with whose pieces this one's take turns.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Placement:
         components: Components,
         name: PlacementName = "resident",
         decode_device: torch.device | None = None,
+        staging: Mapping[Stage, Staging] | None = None,
     ) -> None:
         # A model may lack a part that its family has, such as the largest text encoder.
         self._stages: dict[Stage, list[str]] = {
@@ -45,9 +48,11 @@ class Placement:
         }
         self._components = components
         self._decode_device = decode_device or components.device
-        self._name = name
+        self.name = name
         self._together = False
-        self._on_demand: dict[str, WeightsOnDemand] = {}
+        self._loans: dict[str, Loan] = {}
+        self._in_pieces = {name for stage in PIECES[name] for name in self._stages.get(stage, ())}
+        self.staging = staging or {stage: Staging(components.device) for stage in PIECES[name]}
 
     @property
     def decode_device(self) -> torch.device:
@@ -55,27 +60,28 @@ class Placement:
 
     def settle(self) -> None:
         """Everything to where it rests between jobs."""
-        if self._name == "resident":
-            self._gather()
-            return
-        for module in self._components.modules.values():
-            module.to(_HOST)
-        for stage, granularity in PIECES[self._name].items():
+        for name, module in self._components.modules.items():
+            module.to(self._device_of(name) if self.name == "resident" else _HOST)
+        self._together = self.name == "resident"
+        for stage, granularity in PIECES[self.name].items():
             for name in self._stages.get(stage, ()):
-                module = self._components.modules[name]
-                self._on_demand[name] = WeightsOnDemand(
-                    module, self._components.device, granularity
+                WeightsOnDemand(
+                    self._components.modules[name],
+                    self._components.device,
+                    self.staging[stage],
+                    granularity,
                 )
 
     def rest(self) -> bool:
         """Offloaded, nothing stays on the device while other models work; whether it moved."""
-        if self._name == "resident":
-            return False
-        moved = False
-        for name, module in self._components.modules.items():
-            if name not in self._on_demand:
-                moved |= _move(module, _HOST)
-        return moved
+        return self.name != "resident" and self.recall()
+
+    def recall(self) -> bool:
+        """Ends all loans, so that weights may be changed; whether there were any."""
+        moved = [self._send_home(name) for name in list(self._loans)]
+        moved += [staging.release() for staging in self.staging.values()]
+        self._together &= not any(moved)
+        return any(moved)
 
     def leave(self, stage: Stage, *, alone: bool = False) -> bool:
         """Sends to the host what the stage does not use.
@@ -88,37 +94,57 @@ class Placement:
             two: what comes would be laid into segments of what left, and keep them from being given
             back (20 % more than its own size, measured with Z-Image).
         """
-        if self._name == "resident" and not alone:
+        if self.name == "resident" and not alone:
             return not self._together
         used, moved = self._stages.get(stage, []), False
+        for other, staging in self.staging.items():
+            if other != stage:
+                moved |= staging.release()
         for name, module in self._components.modules.items():
-            if name in self._on_demand:
+            if name in self._in_pieces:
                 continue
             if name in used:
-                moved |= _is_elsewhere(module, self._home(name))
+                moved |= _is_elsewhere(module, self._device_of(name))
             else:
-                moved |= _move(module, _HOST)
+                moved |= self._send_home(name)
         return moved
 
     def enter(self, stage: Stage, *, alone: bool = False) -> None:
         """Makes the stage's modules ready, after ``leave``."""
-        if self._name == "resident" and not alone:
+        if self.name == "resident" and not alone:
             self._gather()
             return
         for name in self._stages.get(stage, []):
-            if name not in self._on_demand:
-                _move(self._components.modules[name], self._home(name))
+            if name not in self._in_pieces:
+                self._lend(name)
         self._together = False
 
     def _gather(self) -> None:
         if not self._together:
-            for name, module in self._components.modules.items():
-                module.to(self._home(name))
+            for name in self._components.modules:
+                self._lend(name)
         self._together = True
 
-    def _home(self, name: str) -> torch.device:
+    def _device_of(self, name: str) -> torch.device:
+        """Where it works."""
         in_decode = name in self._stages.get("decode", [])
         return self._decode_device if in_decode else self._components.device
+
+    def _lend(self, name: str) -> None:
+        module, device = self._components.modules[name], self._device_of(name)
+        if _is_elsewhere(module, device):
+            self._loans[name] = Loan()
+            self._loans[name].begin(weights_of(module), lambda weight: weight.to(device))
+
+    def _send_home(self, name: str) -> bool:
+        """Whether it was on the device."""
+        if name in self._loans:
+            self._loans.pop(name).end()
+            return True
+        module = self._components.modules[name]
+        moved = _is_elsewhere(module, _HOST)
+        module.to(_HOST)
+        return moved
 
 
 def enter_stage(
@@ -139,10 +165,3 @@ def enter_stage(
 def _is_elsewhere(module: Any, device: torch.device) -> bool:
     here = next((parameter.device for parameter in module.parameters()), device)
     return bool(here != device)
-
-
-def _move(module: Any, device: torch.device) -> bool:
-    """Whether the module was elsewhere."""
-    moved = _is_elsewhere(module, device)
-    module.to(device)
-    return moved

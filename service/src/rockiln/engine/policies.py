@@ -81,6 +81,7 @@ class ChannelsLast:
 
     @staticmethod
     def _lay_out(model: LoadedParts, memory_format: torch.memory_format) -> None:
+        model.placement.recall()
         for module in model.components.modules.values():
             # An autoencoder of films has kernels of five dimensions, which this order is not for.
             if all(weight.dim() < _FILM_DIMENSIONS for weight in module.parameters()):

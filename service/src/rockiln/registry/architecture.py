@@ -115,17 +115,23 @@ def unet_facts(config: Config) -> DenoiserFacts:
 
 def _sd3(config: Config) -> TransformerFacts:
     heads = int(config["num_attention_heads"])
+    width, places = (
+        heads * int(config["attention_head_dim"]),
+        int(config["pos_embed_max_size"]) ** 2,
+    )
+    dual_blocks = len(config.get("dual_attention_layers") or ())
     return TransformerFacts(
-        width=heads * int(config["attention_head_dim"]),
+        width=width,
         heads=heads,
         joint_blocks=int(config["num_layers"]),
-        dual_blocks=len(config.get("dual_attention_layers") or ()),
+        dual_blocks=dual_blocks,
         single_blocks=0,
         patch=int(config["patch_size"]),
         text_tokens=CLIP_TOKENS + SD3_T5_TOKENS,
         latent_channels=int(config["in_channels"]),
         rotary=False,
         unconditional_sample=True,
+        layer_squares=max(9 if dual_blocks else 6, places / width),
     )
 
 
@@ -227,19 +233,17 @@ def _text_encoder(config: Config, denoiser: Config) -> TextEncoderFacts:
             inner_width=inner,
             tokens=SD3_T5_TOKENS if short else FLUX_T5_TOKENS,
             float32_parameters=layers * width * inner,  # transformers keeps T5's "wo" so
-            vocabulary=int(config.get("vocab_size", 32128)),
             block_parameters=width * (4 * attended + 3 * inner),
         )
     config = config.get("text_config", config)
     if "num_key_value_heads" in config:  # a language model, whose table of places is no window
-        config = {"vocab_size": 152064} | config | {"max_position_embeddings": QWEN_TOKENS}
+        config = config | {"max_position_embeddings": QWEN_TOKENS}
     return TextEncoderFacts(
         width=int(config["hidden_size"]),
         layers=int(config["num_hidden_layers"]),
         heads=int(config["num_attention_heads"]),
         inner_width=int(config["intermediate_size"]),
         tokens=int(config.get("max_position_embeddings", 77)),
-        vocabulary=int(config.get("vocab_size", 49408)),
     )
 
 
