@@ -142,6 +142,11 @@ def options(asked: GenerationParameters, reference: Reference) -> dict[str, Any]
     return given
 
 
+@pytest.mark.parametrize("family", MAKERS)
+def test_every_family_may_be_asked_for_all_of_it(folders: dict[str, Path], family: str) -> None:
+    assert {"image", "mask", "hires", "loras"} <= set(read_profile(folders[family]).features)
+
+
 @pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)
 def test_a_picture_from_a_picture_equals_the_reference(
     harness: EngineHarness, folders: dict[str, Path], pipelines: Any, scheduler: str
