@@ -42,13 +42,14 @@ MEASURED = Path(__file__).parents[2] / "fixtures" / "memory"
 TABLE = json.loads((MEASURED / "nvidia_h200_table.json").read_text())
 TRANSFORMERS = json.loads((MEASURED / "nvidia_h200_transformers.json").read_text())
 MORE = json.loads((MEASURED / "nvidia_h200_more.json").read_text())
+PIECES = json.loads((MEASURED / "nvidia_h200_pieces.json").read_text())
 CARDS = json.loads((MEASURED / "nvidia_h200_cards.json").read_text())
 SERVICE = json.loads((MEASURED / "nvidia_h200_service.json").read_text())
 GIB = 1 << 30
 SIMULATED_GIB = (8, 12, 16, 20, 24)
 # Of the measured peak; the issue's bound.
 OVER_MOST, UNDER_MOST = 0.10, 0.05
-MEASURED_ROWS = [*TABLE["rows"], *TRANSFORMERS["rows"], *MORE["rows"]]
+MEASURED_ROWS = [*TABLE["rows"], *TRANSFORMERS["rows"], *MORE["rows"], *PIECES["rows"]]
 
 
 def card(gib: float, **changes: Any) -> DeviceFacts:
@@ -95,14 +96,13 @@ def test_the_measurement_covers_what_it_should() -> None:
 
 def test_nearly_each_job_ran_again_with_no_more_memory_than_was_predicted_for_it() -> None:
     """In pieces the allocator wants up to a fifth more of 1 to 2 GiB, which no card is near to."""
-    assert all(row["enough_at"] <= 1.0 for row in [*TABLE["rows"], *TRANSFORMERS["rows"]])
-    held = [
-        row["enough_at"]
-        for row in MORE["rows"]
-        if DenoiseRung(row["denoise"]) not in IN_PIECES_RUNGS and "enough_at" in row
-    ]
-    assert max(held) <= 1.1
-    assert sum(share <= 1.0 for share in held) >= 0.9 * len(held)
+    whole, pieces = [], []
+    for row in (row for row in MEASURED_ROWS if "enough_at" in row):
+        in_pieces = DenoiseRung(row["denoise"]) in IN_PIECES_RUNGS
+        (pieces if in_pieces else whole).append(row["enough_at"])
+    for held, most, nearly in ((whole, 1.1, 0.9), (pieces, 1.2, 0.5)):
+        assert max(held) <= most
+        assert sum(share <= 1.0 for share in held) >= nearly * len(held)
 
 
 @pytest.mark.parametrize("row", CARDS["rows"], ids=lambda row: f"{row['card_gib']}-{name_of(row)}")
