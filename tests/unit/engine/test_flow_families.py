@@ -217,6 +217,26 @@ def test_weights_in_shards_are_the_same_weights(tmp_path: Path) -> None:
     )
 
 
+def test_weights_in_shards_stay_in_their_files(tmp_path: Path) -> None:
+    folder = make_tiny_sd3(tmp_path / "sharded")
+    _shard(folder)
+    modules = FAMILIES["sd3"].load(folder, torch.float32, torch.device("cpu")).modules
+    places = [tensor.data_ptr() for tensor in modules["transformer"].state_dict().values()]
+    mapped = _private_mappings(folder / "transformer")
+    assert all(any(place in mapping for mapping in mapped) for place in places)
+
+
+def _private_mappings(folder: Path) -> list[range]:
+    """Addresses where files of a folder are in memory, and what is written stays in memory."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    bounds = [
+        place.split("-")
+        for place, access, *_, name in lines
+        if access.endswith("p") and name.startswith(str(folder))
+    ]
+    return [range(int(start, 16), int(end, 16)) for start, end in bounds]
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [

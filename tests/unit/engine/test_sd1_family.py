@@ -91,6 +91,22 @@ def test_half_precision_variant_is_loaded_where_it_is_the_only_one(
     assert torch.equal(half, full.half().float())
 
 
+def test_autoencoder_of_old_names_is_read(folder: Path, tiny_folder: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    for new, old in {
+        "to_q": "query",
+        "to_k": "key",
+        "to_v": "value",
+        "to_out.0": "proj_attn",
+    }.items():
+        weights = {name.replace(f".{new}.", f".{old}."): tensor for name, tensor in weights.items()}
+    assert "decoder.mid_block.attentions.0.query.weight" in weights
+    save_file(weights, path, metadata={"format": "pt"})
+    read, usual = (load(each).modules["vae"].state_dict() for each in (folder, tiny_folder))
+    assert all(torch.equal(read[name], tensor) for name, tensor in usual.items())
+
+
 def test_loaded_modules_are_ready_to_infer(tiny_folder: Path) -> None:
     for module in load(tiny_folder).modules.values():
         assert not module.training

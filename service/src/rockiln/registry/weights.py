@@ -25,6 +25,7 @@ class ComponentWeights:
     Attributes:
         parameters: numbers that stay in memory.
         variant: as in the files' names, such as "fp16"; None for full precision.
+        files: all of them, where the names in them are the module's own.
         file: where it is one file under the original names.
         family: whose names those are.
         quantised: of what that file holds in few bits.
@@ -35,6 +36,7 @@ class ComponentWeights:
     variant: str | None
     file_bytes: int
     parameters: int
+    files: tuple[Path, ...] = ()
     file: Path | None = None
     family: str = ""
     quantised: QuantisedWeights | None = None
@@ -127,6 +129,7 @@ def weights_in(
                     for file in files
                     for shape in _kept(file.shapes, left_out).values()
                 ),
+                files=tuple(file.path for file in files),
             )
     gguf = _gguf_file(folder)
     if gguf is not None:

@@ -20,6 +20,7 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.modeling_utils import no_init_weights
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTokenizer, PreTrainedModel
 
@@ -54,7 +55,7 @@ def read_converted(
             None, config=config, state_dict=converted, dtype=dtype, output_loading_info=True
         )
         return module, report
-    return _filled(kind, kind.load_config(weights.folder, local_files_only=True), converted)
+    return filled(kind, kind.load_config(weights.folder, local_files_only=True), converted)
 
 
 def read_renamed(
@@ -66,14 +67,16 @@ def read_renamed(
             name: file.get_tensor(given).to(dtype).contiguous()
             for given, name in weights.names.items()
         }
-    return _filled(kind, weights.config, state)
+    return filled(kind, weights.config, state)
 
 
-def _filled(
-    kind: Any, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]
+def filled(
+    kind: Any, config: Mapping[str, Any], state: dict[str, torch.Tensor]
 ) -> tuple[Any, dict[str, Any]]:
-    with torch.device("meta"):
+    """An instance of one of diffusers' kinds around these tensors, and which ones it lacks."""
+    with no_init_weights():  # its own memory is never touched
         module = kind.from_config(config)
+    module._fix_state_dict_keys_on_load(state)  # noqa: SLF001 (names of old autoencoders)
     keys = module.load_state_dict(state, strict=False, assign=True)
     return module, {"missing_keys": keys.missing_keys, "mismatched_keys": ()}
 

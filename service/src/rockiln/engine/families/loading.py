@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer, PreTrainedModel, Qwen2Tokenizer, T5TokenizerFast
 
 from rockiln.domain.errors import BrokenModelError
 from rockiln.domain.quantisation import NONE
 from rockiln.engine.families.conversion import (
+    filled,
     read_converted,
     read_renamed,
     shipped_clip_tokenizer,
@@ -87,18 +89,22 @@ def load_module(kind: Any, weights: Weights | ControlNetFile, dtype: torch.dtype
 
 
 def _from_folder(kind: Any, weights: ComponentWeights, dtype: torch.dtype) -> Any:
-    options: dict[str, Any] = {"dtype": dtype}
-    if not issubclass(kind, PreTrainedModel):
-        # low_cpu_mem_usage needs a library that nothing else here does.
-        options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
-    return kind.from_pretrained(
-        weights.folder,
-        local_files_only=True,
-        use_safetensors=True,
-        variant=weights.variant,
-        output_loading_info=True,
-        **options,
-    )
+    if issubclass(kind, PreTrainedModel):
+        return kind.from_pretrained(
+            weights.folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=weights.variant,
+            output_loading_info=True,
+        )
+    # diffusers' own way copies every shard but one, and looks at all names for each layer.
+    state = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for path in weights.files
+        for name, tensor in load_file(path).items()
+    }
+    return filled(kind, kind.load_config(weights.folder, local_files_only=True), state)
 
 
 def load_clip_tokenizer(folder: Path, text_encoder: Any) -> Any:
