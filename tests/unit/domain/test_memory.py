@@ -96,7 +96,8 @@ def test_the_measurement_covers_what_it_should() -> None:
 
 def test_nearly_each_job_ran_again_with_no_more_memory_than_was_predicted_for_it() -> None:
     """In pieces the allocator wants up to a fifth more of 1 to 2 GiB, which no card is near to."""
-    whole, pieces = [], []
+    whole: list[float] = []
+    pieces: list[float] = []
     for row in (row for row in MEASURED_ROWS if "enough_at" in row):
         in_pieces = DenoiseRung(row["denoise"]) in IN_PIECES_RUNGS
         (pieces if in_pieces else whole).append(row["enough_at"])
