@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from rockiln.domain.model import DeviceFacts, ModelProfile
 from rockiln.domain.plan import admit
 from rockiln.domain.weights import denoiser_parameters
+from rockiln.registry.architecture import architecture_of
 from rockiln.registry.known_models import KnownModel, known_models
 from rockiln.registry.layouts import LAYOUTS
 from rockiln.registry.model_files import files_of_model
-from support.known_models import known_profile
+from support.known_models import CONFIGS, known_profile
 from support.parameters import parameters
 
 ROW = {"id": "x", "title": "X", "licence": "MIT", "sources": {"licence": "its model card"}}
@@ -166,3 +167,13 @@ def test_of_a_repository_only_the_models_files_are_taken() -> None:
     assert "unet/diffusion_pytorch_model.safetensors" not in taken
     assert {path for path in taken if "fp16" in path} == {path for path in held if "fp16" in path}
     assert "unet/diffusion_pytorch_model.safetensors" in files_of_model(held, LAYOUTS["sd1"], None)
+
+
+def test_a_transformer_that_does_not_tell_its_table_of_places_has_diffusers_own() -> None:
+    told = {**CONFIGS["sd3"]["transformer"], "_class_name": "SD3Transformer2DModel"}
+    silent = {name: value for name, value in told.items() if name != "pos_embed_max_size"}
+    vae = CONFIGS["sd3"]["vae"]
+    assert architecture_of(silent, vae, []) == architecture_of(
+        silent | {"pos_embed_max_size": 96}, vae, []
+    )
+    assert architecture_of(silent, vae, []) not in (None, architecture_of(told, vae, []))

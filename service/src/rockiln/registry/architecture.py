@@ -113,12 +113,13 @@ def unet_facts(config: Config) -> DenoiserFacts:
     )
 
 
+_DIFFUSERS_PLACES = 96  # along a side, where a config does not tell
+
+
 def _sd3(config: Config) -> TransformerFacts:
     heads = int(config["num_attention_heads"])
-    width, places = (
-        heads * int(config["attention_head_dim"]),
-        int(config["pos_embed_max_size"]) ** 2,
-    )
+    width = heads * int(config["attention_head_dim"])
+    places = int(config.get("pos_embed_max_size", _DIFFUSERS_PLACES)) ** 2
     dual_blocks = len(config.get("dual_attention_layers") or ())
     return TransformerFacts(
         width=width,
