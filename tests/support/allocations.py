@@ -12,6 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rockiln.engine.loans import weights_of
+
 # Of CUDA's caching allocator.
 _BLOCK_BYTES = 512
 _CONVOLUTION = torch.ops.aten.convolution.default
@@ -32,7 +34,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live_bytes = 0
         self._seen: dict[int, object] = {}
         for module in modules:
-            for weight in (*module.parameters(), *module.buffers()):
+            for weight in weights_of(module):
                 self._seen[weight.untyped_storage()._cdata] = weight
 
     def __torch_dispatch__(
@@ -76,9 +78,9 @@ def _order_of_kernel(function: Any, args: Any) -> torch.memory_format | None:
     return torch.channels_last if innermost else None
 
 
-def weights_of(module: torch.nn.Module) -> int:
-    """Bytes of a module's parameters and buffers."""
-    storages = [each.untyped_storage() for each in (*module.parameters(), *module.buffers())]
+def held_bytes(module: torch.nn.Module) -> int:
+    """Of a module's parameters and buffers."""
+    storages = [each.untyped_storage() for each in weights_of(module)]
     sizes = {storage._cdata: storage.nbytes() for storage in storages}
     return sum(map(_in_blocks, sizes.values()))
 

@@ -27,7 +27,7 @@ from rockiln.engine.loans import Staging
 from rockiln.engine.placement import PIECES
 from rockiln.engine.policies import PolicySet
 from rockiln.engine.weights_on_demand import WeightsOnDemand
-from support.allocations import Allocations, fused_attention, weights_of
+from support.allocations import Allocations, fused_attention, held_bytes
 from support.random_models import build, controlnets_beside
 from support.real_jobs import Case, RealJob
 
@@ -75,7 +75,7 @@ class CountedJob:
                 work()
             if stage in self._staging:
                 self._staging[stage].release()
-            weights = sum(map(weights_of, self._on_device(stage)))
+            weights = sum(map(held_bytes, self._on_device(stage)))
             found[stage] = {"weights": weights, "tensors": allocated.peak_bytes}
         return found
 

@@ -47,8 +47,8 @@ TILE_PX: dict[DecodeRung, int] = {
 MIB = 1 << 20
 # The driver's own share of a process: context, code objects, library handles and workspaces.
 CONTEXT_BYTES = 720 * MIB
-# Workspaces of the matrix libraries, and the ends of the allocator's segments; in pieces so little
-# is there at once that they were seen to be within what is added for the allocator.
+# Workspaces of the matrix libraries, and the ends of the allocator's segments; not in pieces, where
+# the prediction is held to the tensors (service/docs/memory.md).
 WORKSPACE_BYTES = 78 * MIB
 # What the allocator needs beyond the tensors in use: its blocks are larger, and some lie between.
 # Measured as the smallest cap under which a job still ran (service/docs/memory.md).

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from rockiln.domain.ladder import DenoiseRung
 from rockiln.domain.model import ModelProfile, TextEncoderFacts
-from rockiln.domain.weights import block_share, layer_share
+from rockiln.domain.weights import piece_share
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 ITEM_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -63,8 +63,7 @@ class Weights:
             return self.total
         if rung in _DENOISER_WHOLE:
             return self.denoiser + self.controlnets
-        share = block_share if rung in _BLOCKS else layer_share
-        return round(share(model.architecture) * self.denoiser)
+        return round(piece_share(model.architecture, blocks=rung in _BLOCKS) * self.denoiser)
 
 
 def _text_encoders(model: ModelProfile) -> Iterator[tuple[str, TextEncoderFacts | None]]:

@@ -10,25 +10,17 @@ from rockiln.domain.model import Architecture, DenoiserFacts, TransformerFacts
 _OTHER_BLOCK, _OTHER_LAYER = 0.06, 0.03
 
 
-def block_share(architecture: Architecture | None) -> float:
-    """Of the largest piece, where a denoiser is offloaded block by block."""
-    return _OTHER_BLOCK if architecture is None else _largest(architecture.denoiser)[0]
-
-
-def layer_share(architecture: Architecture | None) -> float:
-    """Likewise, layer by layer."""
-    return _OTHER_LAYER if architecture is None else _largest(architecture.denoiser)[1]
-
-
-def _largest(facts: DenoiserFacts | TransformerFacts) -> tuple[float, float]:
-    """Shares of the largest block and of the widest layer."""
+def piece_share(architecture: Architecture | None, *, blocks: bool) -> float:
+    """Of the largest piece, where a denoiser is offloaded block by block, or layer by layer."""
+    if architecture is None:
+        return _OTHER_BLOCK if blocks else _OTHER_LAYER
+    facts = architecture.denoiser
     if isinstance(facts, TransformerFacts):
         sizes = [_widest(facts)]
     else:
         sizes = [*_resnets(facts), *_transformer_blocks(facts)]
-    blocks, layers = zip(*sizes, strict=True)
-    whole = denoiser_parameters(facts)
-    return max(blocks) / whole, max(layers) / whole
+    largest = max(block if blocks else layer for block, layer in sizes)
+    return largest / denoiser_parameters(facts)
 
 
 def denoiser_parameters(facts: DenoiserFacts | TransformerFacts) -> int:

@@ -40,40 +40,35 @@ class Staging:
 
     The allocator is asked once in a stage: pieces that came and went by themselves left it with
     fragments of up to a fifth of what a job takes.
+
+    Attributes:
+        taken: bytes that lie there; set back, what was put since is gone.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._size_bytes = 0
         self._buffer: torch.Tensor | None = None
-        self._taken = 0
+        self.taken = 0
 
     def hold(self, size_bytes: int) -> None:
         """There are to be so many bytes at least; pieces say so before they come."""
         self._size_bytes = max(self._size_bytes, size_bytes)
 
-    @property
-    def taken(self) -> int:
-        return self._taken
-
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy behind what lies there, in the same order of its dimensions."""
-        if self._buffer is None or (self._taken == 0 and len(self._buffer) < self._size_bytes):
+        if self._buffer is None or (self.taken == 0 and len(self._buffer) < self._size_bytes):
             self._buffer = None
             self._buffer = torch.empty(self._size_bytes, dtype=torch.uint8, device=self._device)
-        end = self._taken + span_bytes(tensor)
-        place = self._buffer[self._taken : end].view(tensor.dtype)
-        self._taken = end
+        end = self.taken + span_bytes(tensor)
+        place = self._buffer[self.taken : end].view(tensor.dtype)
+        self.taken = end
         return place.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
-
-    def clear(self, taken: int) -> None:
-        """Of all that was put since ``taken`` was so much."""
-        self._taken = taken
 
     def release(self) -> bool:
         """Gives the buffer back; whether there was one."""
         held = self._buffer is not None
-        self._buffer, self._taken = None, 0
+        self._buffer, self.taken = None, 0
         return held
 
 

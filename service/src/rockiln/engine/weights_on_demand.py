@@ -54,9 +54,8 @@ class WeightsOnDemand:
 
     def _send_home(self, group: nn.Module, _: Any, __: Any) -> None:
         if group in self._loans:
-            taken, loan = self._loans.pop(group)
+            self._staging.taken, loan = self._loans.pop(group)
             loan.end()
-            self._staging.clear(taken)
 
     def _rows_to_device(self, _: nn.Module, __: Any, rows: torch.Tensor) -> torch.Tensor:
         return rows.to(self._device)
