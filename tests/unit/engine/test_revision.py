@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,21 @@ def test_card_and_manifest_change_nothing(folder: Path, tmp_path: Path, name: st
     before = revision(folder, tmp_path / "cache")
     (folder / name).write_text("{}")
     assert revision(folder, tmp_path / "cache") == before
+
+
+def test_files_go_by_the_parts_of_their_paths_and_links_to_folders_are_left_out(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    (folder / "a").mkdir(parents=True)
+    names = ["a/b.json", "a.json"]  # not the order of the texts
+    for name in names:
+        (folder / name).write_text(name)
+    (folder / "again").symlink_to(folder / "a")
+    (folder / "a" / ".json").write_text("a name, and no suffix")
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in digests.items())
+    assert revision(folder, tmp_path / "cache") == hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_kept_digest_is_used_while_the_files_stand(folder: Path, tmp_path: Path) -> None:
