@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rockiln.domain.model import (
     ControlNetFacts,
@@ -23,6 +24,8 @@ _SCORE_BYTES = 2 * 4 + 1
 _FLOAT32_BYTES = 4
 # Of the autoencoders that ControlNets are made for: eight along each side.
 _PIXELS_PER_LATENT = 64
+# Walks that are kept: of some models, at each size and rung that a job is planned for.
+_WALKS_KEPT = 1024
 
 
 class _Meter:
@@ -56,6 +59,7 @@ class AttentionMemory:
         return whole if self.slice_bytes is None else min(whole, self.slice_bytes)
 
 
+@lru_cache(_WALKS_KEPT)
 def denoiser_peak(
     facts: DenoiserFacts | TransformerFacts,
     size: tuple[int, int],
@@ -226,6 +230,7 @@ def _block_peak(
     return round(unit * facts.width * max(joint, single)) + scores
 
 
+@lru_cache(_WALKS_KEPT)
 def decoder_peak(
     facts: DecoderFacts, size: tuple[int, int], item_bytes: int, attention: AttentionMemory
 ) -> int:
