@@ -52,7 +52,7 @@ def measure(work: Path) -> Result:
         # A shelf of its own, where nothing stays: each turn loads anew.
         shelf = ModelShelf(device, work / "cache", idle_seconds=1e-9)
         load = take(device, shelf, models[0])
-        shelf.drop_idle()
+        shelf.use_pause()
         if turn:  # the first fills the page cache, and the cache of digests
             reads.append(read)
             loads.append(load)

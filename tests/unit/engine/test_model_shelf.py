@@ -106,13 +106,14 @@ def test_a_model_that_nobody_used_leaves_and_is_loaded_again(
         monotonic=lambda: now,
     )
     one, two, _ = three
-    assert harness.engine.drop_idle_models() is None
+    assert harness.engine.use_pause() is None
     (before,) = harness.run(parameters(), one)
     now = 4.0
     harness.run(parameters(), two)
-    assert harness.engine.drop_idle_models() == 6.0
+    now = 5.0
+    assert harness.engine.use_pause() == 5.0
     now = 10.0
-    assert harness.engine.drop_idle_models() is None
+    assert harness.engine.use_pause() is None
     assert in_memory(told) == ["two"]
     (after,) = harness.run(parameters(), one)
     assert after.digest == before.digest
@@ -124,7 +125,8 @@ def test_a_job_in_hand_begins_the_idle_time_anew(tmp_path: Path, three: list[Mod
     harness.submit(parameters(), three[0])
     now = 60.0
     harness.finish()
-    assert harness.engine.drop_idle_models() == 10.0
+    now = 61.0
+    assert harness.engine.use_pause() == 9.0
 
 
 def shelved_of(harness: EngineHarness, model: ModelProfile) -> ShelvedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,13 +28,27 @@ def test_colours_are_those_that_the_decoder_gave() -> None:
     pixels = colours.round().numpy().astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     known = ColourMap()
     assert known.jpeg(latents) is None
-    known.learn(latents, pixels)
+    known.show(latents, pixels)
     data = known.jpeg(latents)
     assert data is not None
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.size) == ("JPEG", (256, 192))
         small = np.asarray(image.resize((16, 12), Image.Resampling.BOX), dtype=float)
     assert np.abs(small - colours.numpy()).mean() < 12
+    assert not known.unlearnt
+
+
+def test_colours_are_learnt_in_the_pause_after_a_job(tmp_path: Path, tiny: ModelProfile) -> None:
+    now = 0.0
+    harness = EngineHarness(tmp_path, monotonic=lambda: now)
+    harness.run(parameters(), tiny)
+    seconds = harness.engine.use_pause()
+    assert seconds is not None
+    assert 0 < seconds < 1
+    now = seconds
+    assert harness.engine.use_pause() is None
+    (shelved,) = harness.shelf._shelf.values()
+    assert shelved.colours.ready
 
 
 @pytest.mark.parametrize("scheduler", DIFFUSION_SCHEDULERS)

@@ -106,11 +106,11 @@ def _work(engine: Engine, lines: queue.SimpleQueue[bytes], send: Send) -> NoRetu
     try:
         while True:
             while engine.idle or not lines.empty():
-                due_seconds = engine.drop_idle_models() if engine.idle else None
+                due_seconds = engine.use_pause() if engine.idle else None
                 try:
                     line = lines.get(timeout=due_seconds)
                 except queue.Empty:
-                    continue  # a model's idle time is over
+                    continue  # what a pause is for is due
                 _obey(line, engine, send)
             engine.advance()
     except UnfitDeviceError as error:

@@ -79,9 +79,9 @@ class Engine:
     def idle(self) -> bool:
         return not self._denoising and not self._decoding
 
-    def drop_idle_models(self) -> float | None:
-        """Between jobs: drops models that were not used for long; seconds until the next is due."""
-        return self._shelf.drop_idle()
+    def use_pause(self) -> float | None:
+        """Between jobs: as the shelf does."""
+        return self._shelf.use_pause()
 
     def submit(self, run: protocol.Run) -> None:
         """Takes a job in: its rows join at this step boundary. Errors become JobFailed."""
@@ -319,7 +319,7 @@ class Engine:
             pixels = to_pixels(model.family.decode(model.components, on_device))
         if run.purpose != "warm_up":  # its kernels are what was wanted; nobody asked for a picture
             self._encode(picture, latents, pixels)
-        shelved.colours.learn(latents.latents, pixels)  # now that nobody waits for it
+        shelved.colours.show(latents.latents, pixels)
         self._close(picture)
 
     def _encode(self, picture: Picture, latents: FinalLatents, pixels: Pixels) -> None:

@@ -29,6 +29,9 @@ from rockiln.registry.checkpoint import check_model
 from rockiln.registry.revision import revision, signature_of
 from rockiln.worker.protocol import ModelInMemory
 
+# After the end of a job, for its picture to be on its way.
+_ANSWERED_SECONDS = 0.1
+
 
 @dataclass(eq=False)
 class ShelvedModel:
@@ -113,15 +116,28 @@ class ModelShelf:
         """Its idle time begins anew: a job had it until now."""
         shelved.used_monotonic = self._monotonic()
 
-    def drop_idle(self) -> float | None:
-        """Drops what nobody used for long. Not while a job is in hand.
+    def use_pause(self) -> float | None:
+        """Learns colours, drops what nobody used for long. Not while a job is in hand.
 
         Returns:
-            Seconds until the next one is due; None if none will be.
+            Seconds until there is something to do; None if there will not be.
         """
+        now = self._monotonic()
+        dues = [self._learn_colours(now), self._drop_idle(now)]
+        return min((due for due in dues if due is not None), default=None)
+
+    def _learn_colours(self, now: float) -> float | None:
+        """Once the job before is answered."""
+        unlearnt = [each for each in self._shelf.values() if each.colours.unlearnt]
+        ahead = [each.used_monotonic + _ANSWERED_SECONDS - now for each in unlearnt]
+        for each, seconds in zip(unlearnt, ahead, strict=True):
+            if seconds <= 0:
+                each.colours.learn()
+        return min((seconds for seconds in ahead if seconds > 0), default=None)
+
+    def _drop_idle(self, now: float) -> float | None:
         if self._idle_seconds is None:
             return None
-        now = self._monotonic()
         due = {
             key: shelved.used_monotonic + self._idle_seconds
             for key, shelved in self._shelf.items()

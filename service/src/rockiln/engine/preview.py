@@ -22,9 +22,10 @@ _Numbers = npt.NDArray[np.float64]
 
 
 class ColourMap:
-    """Colours of latents: a least-squares fit over all that was decoded so far."""
+    """Colours of latents: a least-squares fit over what was decoded so far."""
 
     def __init__(self) -> None:
+        self._shown: tuple[torch.Tensor, Pixels] | None = None
         self._products: _Numbers | None = None
         self._targets: _Numbers | None = None
         self._map: _Numbers | None = None
@@ -33,8 +34,22 @@ class ColourMap:
     def ready(self) -> bool:
         return self._map is not None
 
-    def learn(self, latents: torch.Tensor, pixels: Pixels) -> None:
-        """Final latents [1, C, h, w] and what they were decoded to."""
+    @property
+    def unlearnt(self) -> bool:
+        return self._shown is not None
+
+    def show(self, latents: torch.Tensor, pixels: Pixels) -> None:
+        """Final latents [1, C, h, w] and what they were decoded to; learnt later, the last alone.
+
+        Who works on now keeps the processor from whom it has just told of the picture.
+        """
+        self._shown = latents, pixels
+
+    def learn(self) -> None:
+        """From what was shown; the next preview does it otherwise."""
+        if self._shown is None:
+            return
+        (latents, pixels), self._shown = self._shown, None
         samples = _samples(latents)
         size = (latents.shape[-1], latents.shape[-2])
         small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
@@ -48,6 +63,7 @@ class ColourMap:
 
     def jpeg(self, latents: torch.Tensor) -> bytes | None:
         """A JPEG of at most 256 px; None before anything was learned."""
+        self.learn()
         if self._map is None:
             return None
         height, width = latents.shape[-2:]
