@@ -103,5 +103,5 @@ def bench(session: nox.Session) -> None:
         "-m",
         "benchmarks",
         *session.posargs,
-        env={"PYTHONPATH": "service:service/src:tests"},
+        env={"PYTHONPATH": "service:service/src:tests:ansible/collections"},
     )

@@ -96,19 +96,21 @@ def run(url: str, *, rate: float, until: Path, tally: Tally) -> None:
         thread.join()
 
 
-def longest_gap(url: str, *, until: Path) -> float:
-    """The longest time from one answer of the proxy to the next with a refusal between, seconds."""
-    longest, answered_at, refused = 0.0, time.monotonic(), False
+def gaps(url: str, *, until: Path) -> list[tuple[float, float]]:
+    """From one answer of the proxy to the next, where a refusal is between; since the epoch."""
+    found, answered_at, refused = [], time.time(), False
     while not until.exists():
         try:
             ask(f"{url}{PROXY}")
         except OSError:
             refused = True
         else:
-            now = time.monotonic()
-            longest, answered_at, refused = max(longest, (now - answered_at) * refused), now, False
+            now = time.time()
+            if refused:
+                found.append((answered_at, now))
+            answered_at, refused = now, False
         time.sleep(PROXY_EVERY_SECONDS)
-    return longest
+    return found
 
 
 def not_done(url: str, jobs: list[str], *, seconds: float) -> list[str]:
@@ -134,21 +136,22 @@ def main() -> int:
     arguments = parser.parse_args()
     tally, started = Tally(), time.monotonic()
     with ThreadPoolExecutor() as pool:
-        gap = pool.submit(longest_gap, arguments.url, until=arguments.until)
+        watch = pool.submit(gaps, arguments.url, until=arguments.until)
         run(arguments.url, rate=arguments.rate, until=arguments.until, tally=tally)
-    seconds = time.monotonic() - started
+    seconds, refusing = time.monotonic() - started, watch.result()
     lost = not_done(arguments.url, tally.jobs, seconds=END_SECONDS)
     counts = {
         "requests": sum(tally.classes.values()),
         **{name: tally.classes[name] for name in ("2xx", "4xx", "5xx", "refused")},
-        "refused_seconds": round(gap.result(), 2),
+        "refused_seconds": round(sum(end - begin for begin, end in refusing), 2),
         "jobs": len(tally.jobs),
         "lost": len(lost),
         "seconds": round(seconds, 1),
         "slowest_seconds": round(tally.slowest_seconds, 2),
     }
     arguments.result.write_text(
-        json.dumps({**counts, "bad": tally.bad, "lost_jobs": lost}, indent=1) + "\n",
+        json.dumps({**counts, "gaps": refusing, "bad": tally.bad, "lost_jobs": lost}, indent=1)
+        + "\n",
         encoding="utf-8",
     )
     print(" ".join(f"{name}={value}" for name, value in counts.items()))  # noqa: T201

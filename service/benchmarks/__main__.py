@@ -55,6 +55,18 @@ def switch(runs: int = 5, size: str = "sd15", json_file: JsonFile = None) -> Non
     _show(measure_switch(runs=runs, size=size), json_file)
 
 
+@app.command()
+def proxy_switch(
+    image: Annotated[str, typer.Option(help="A proxy's image that is on this host.")],
+    runs: int = 5,
+    json_file: JsonFile = None,
+) -> None:
+    """Connections refused while the proxy is replaced, against a restart."""
+    from benchmarks.proxy_switch import measure  # noqa: PLC0415 (it needs the host half's modules)
+
+    _show(measure(image=image, runs=runs), json_file)
+
+
 def _show(result: Result, json_file: Path | None) -> None:
     print(result.markdown())
     if json_file is not None:
