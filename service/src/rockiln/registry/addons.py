@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rockiln.domain.errors import BrokenModelError
@@ -36,8 +36,15 @@ def _named(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return named
 
 
-def find_addons(files: Mapping[str, Path], names: Iterable[str], what: str) -> dict[str, str]:
-    """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
+def find_addons(
+    look: Callable[[], Mapping[str, Path]], names: Collection[str], what: str
+) -> dict[str, str]:
+    """Name → path of those that a job names. Raises BrokenModelError if one is not there.
+
+    Args:
+        look: reads what is there, name → path. Most jobs name none, and need no look.
+    """
+    files = look() if names else {}
     found: dict[str, str] = {}
     for name in names:
         if name not in files:

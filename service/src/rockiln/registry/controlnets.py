@@ -112,7 +112,8 @@ def controlnet_paths(model_dirs: Iterable[Path]) -> dict[str, Path]:
 
 def find_controlnets(model_dirs: Iterable[Path], uses: Iterable[ControlNetUse]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    return find_addons(controlnet_paths(model_dirs), (use.name for use in uses), "ControlNet")
+    names = [use.name for use in uses]
+    return find_addons(lambda: controlnet_paths(model_dirs), names, "ControlNet")
 
 
 def read_controlnet(path: Path) -> ControlNet:

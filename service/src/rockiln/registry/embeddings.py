@@ -7,7 +7,7 @@ diffusers' (one tensor under the word that it was trained as).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +50,9 @@ def embedding_files(model_dirs: Iterable[Path]) -> dict[str, Path]:
     return addon_files(model_dirs, EMBEDDINGS_FOLDER)
 
 
-def find_embeddings(model_dirs: Iterable[Path], names: Iterable[str]) -> dict[str, str]:
+def find_embeddings(model_dirs: Iterable[Path], names: Collection[str]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    return find_addons(embedding_files(model_dirs), names, "textual inversion")
+    return find_addons(lambda: embedding_files(model_dirs), names, "textual inversion")
 
 
 def read_embedding(path: Path) -> Embedding:

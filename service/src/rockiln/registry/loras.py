@@ -76,7 +76,8 @@ def lora_files(model_dirs: Iterable[Path]) -> dict[str, Path]:
 
 def find_loras(model_dirs: Iterable[Path], uses: Iterable[LoraUse]) -> dict[str, str]:
     """Name → path of those that a job names. Raises BrokenModelError if one is not there."""
-    return find_addons(lora_files(model_dirs), (use.name for use in uses), "LoRA")
+    names = [use.name for use in uses]
+    return find_addons(lambda: lora_files(model_dirs), names, "LoRA")
 
 
 def read_lora(path: Path, layers: Layers) -> list[LoraLayer]:
