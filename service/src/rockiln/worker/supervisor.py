@@ -79,9 +79,9 @@ class Supervisor:
             while not self._drained():
                 self._engine.look_after()
                 self._desk.watch_clocks()
-                self._heartbeat()
-                if self._wants_work:
+                if self._wants_work:  # before the heartbeat: a caller waits
                     self._desk.lease_next()
+                self._heartbeat()
                 wait = min(_TICK_SECONDS, self._engine.due_in(self._monotonic()))
                 for key, _ in self._selector.select(wait):
                     key.data()
