@@ -280,9 +280,8 @@ def _admissions(
 ) -> list[Admission]:
     """One for each worker that has said what its device is."""
     return [
-        admit(parameters, profile, services.device_for(profile, worker.device))
-        for worker in services.store.workers.all()
-        if worker.device is not None
+        admit(parameters, profile, services.device_for(profile, device))
+        for device in services.store.workers.devices()
     ]
 
 

@@ -93,6 +93,12 @@ class Database:
             yield session
 
     @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """As ``read``, for plain rows: where a caller waits, a session takes half of the time."""
+        with self._reading.connect() as connection:
+            yield connection
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that commits at the end of the block, or rolls back if it raises.
 

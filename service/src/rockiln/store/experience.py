@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, bindparam, select
 
 from rockiln.domain.ladder import Rungs
 from rockiln.store.database import Database, retried_class
@@ -14,6 +15,17 @@ from rockiln.store.tables import RefusalRow, RungRow
 
 # Weight of a new figure against what is remembered: about the last ten jobs count.
 _NEW_FIGURE_WEIGHT = 0.2
+# Written once, as those of every call are: to build a statement takes longer than to run it.
+_RUNGS = select(RungRow.__table__)
+_RUNGS_OF = _RUNGS.where(RungRow.key == bindparam("key"))
+_REFUSALS = select(
+    RefusalRow.fingerprint,
+    RefusalRow.until,
+    RefusalRow.job_id,
+    RefusalRow.code,
+    RefusalRow.detail,
+).where(RefusalRow.until > bindparam("now"))
+_REFUSAL_OF = _REFUSALS.where(RefusalRow.fingerprint == bindparam("kind"))
 
 
 @retried_class
@@ -26,15 +38,15 @@ class RungStore:
 
     def get(self, key: str) -> RememberedRungs | None:
         """What is remembered of ``key``; nothing if a newer version wrote it before a rollback."""
-        with self._database.read() as session:
-            row = session.get(RungRow, key)
-            return None if row is None else _remembered(row)
+        with self._database.look() as connection:
+            row = connection.execute(_RUNGS_OF, {"key": key}).one_or_none()
+        return None if row is None else _remembered(row)
 
     def all(self, limit: int) -> list[RememberedRungs]:
         """The keys used last, newest first."""
-        query = select(RungRow).order_by(RungRow.at.desc()).limit(limit)
-        with self._database.read() as session:
-            return [known for row in session.scalars(query) if (known := _remembered(row))]
+        query = _RUNGS.order_by(RungRow.at.desc()).limit(limit)
+        with self._database.look() as connection:
+            return [known for row in connection.execute(query) if (known := _remembered(row))]
 
     def record_success(
         self,
@@ -81,15 +93,16 @@ class RefusalStore:
 
     def active(self, fingerprint: str, now: float) -> Refusal | None:
         """The refusal that holds at ``now``, if any."""
-        with self._database.read() as session:
-            row = session.get(RefusalRow, fingerprint)
-            return None if row is None or row.until <= now else _refusal(row)
+        with self._database.look() as connection:
+            of = {"kind": fingerprint, "now": now}
+            row = connection.execute(_REFUSAL_OF, of).one_or_none()
+        return None if row is None else Refusal(*row)
 
     def all(self, now: float) -> list[Refusal]:
         """Those that hold at ``now``."""
-        query = select(RefusalRow).where(RefusalRow.until > now).order_by(RefusalRow.until)
-        with self._database.read() as session:
-            return list(map(_refusal, session.scalars(query)))
+        query = _REFUSALS.order_by(RefusalRow.until)
+        with self._database.look() as connection:
+            return [Refusal(*row) for row in connection.execute(query, {"now": now})]
 
 
 def _running(old: float | None, new: float | None) -> float | None:
@@ -98,13 +111,13 @@ def _running(old: float | None, new: float | None) -> float | None:
     return old + _NEW_FIGURE_WEIGHT * (new - old)
 
 
-def _remembered(row: RungRow) -> RememberedRungs | None:
+def _remembered(row: Row[Any]) -> RememberedRungs | None:
     """None: rungs of a newer version. The store only goes forward, the service also goes back."""
     rungs = Rungs.known(row.rungs)
     if rungs is None:
         return None
     return RememberedRungs(
-        key=row.key,
+        key=row.rung_key,
         rungs=rungs,
         successes=row.successes,
         step_seconds=row.step_seconds,
@@ -112,7 +125,3 @@ def _remembered(row: RungRow) -> RememberedRungs | None:
         peak_bytes=row.peak_bytes,
         at=row.at,
     )
-
-
-def _refusal(row: RefusalRow) -> Refusal:
-    return Refusal(row.fingerprint, row.until, row.job_id, row.code, row.detail)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select
 from sqlalchemy.orm import Session, joinedload, object_session
 
 from rockiln.domain.errors import IllegalTransitionError, LeaseLostError, UnknownJobError
@@ -25,6 +26,11 @@ TURN: ColumnElement[int] = func.coalesce(JobRow.turn, JobRow.seq)
 # Written once: to build a statement takes longer than to run it.
 WITH_PICTURES = select(JobRow).options(joinedload(JobRow.pictures))
 _BY_ID = WITH_PICTURES.where(JobRow.id == bindparam("job_id"))
+_PICTURES_OF = (
+    select(PictureRow.__table__)
+    .where(PictureRow.job_seq.in_(bindparam("seqs", expanding=True)))
+    .order_by(PictureRow.index)
+)
 _BY_ID_LOCKED = _BY_ID.with_for_update(of=JobRow)
 
 
@@ -125,6 +131,11 @@ def end(row: JobRow, state: JobState, now: float) -> None:
 
 def as_job(row: JobRow) -> Job:
     """The row as a value."""
+    return job_of(row, [_picture(each.index, each) for each in row.pictures])
+
+
+def job_of(row: JobRow | Row[Any], pictures: Iterable[Picture]) -> Job:
+    """The job of a row, of its class or plain."""
     return Job(
         seq=row.seq,
         id=row.id,
@@ -137,7 +148,7 @@ def as_job(row: JobRow) -> Job:
         cancel_requested=row.cancel_requested,
         failure_code=row.failure_code,
         failure_detail=row.failure_detail,
-        pictures=tuple(map(_picture, row.pictures)),
+        pictures=tuple(pictures),
         owner=row.owner,
         purpose="warm_up" if row.purpose == "warm_up" else "picture",
         estimated_seconds=row.estimated_seconds,
@@ -146,9 +157,18 @@ def as_job(row: JobRow) -> Job:
     )
 
 
-def _picture(row: PictureRow) -> Picture:
+def pictures_of(connection: Connection, seqs: Sequence[int]) -> dict[int, list[Picture]]:
+    """``seq`` of each job → its pictures in their order."""
+    found: dict[int, list[Picture]] = {seq: [] for seq in seqs}
+    if found:
+        for row in connection.execute(_PICTURES_OF, {"seqs": list(found)}):
+            found[row.job_seq].append(_picture(row.picture_index, row))
+    return found
+
+
+def _picture(index: int, row: PictureRow | Row[Any]) -> Picture:
     return Picture(
-        index=row.index,
+        index=index,
         state=JobState(row.state),
         step=row.step,
         latents=row.latents,

@@ -47,7 +47,7 @@ _DURATIONS = (
     .order_by(JobRow.seq.desc())
     .limit(bindparam("limit"))
 )
-_ENDED_AMONG = life.WITH_PICTURES.where(
+_ENDED_AMONG = select(JobRow.__table__).where(
     JobRow.id.in_(bindparam("job_ids", expanding=True)),
     JobRow.state.in_(list(map(literal, FINAL_STATES))),
 )
@@ -157,10 +157,13 @@ class Submissions:
             return [life.as_job(row) for row in session.scalars(query)]
 
     def ended_among(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
-        """Those of these jobs that have ended, in one query; None for one deleted since."""
-        with self._database.read() as session:
-            rows = session.scalars(_ENDED_AMONG, {"job_ids": job_ids}).unique()
-            return {row.id: None if row.deleted_at else life.as_job(row) for row in rows}
+        """Those of these jobs that have ended, asked at once; None for one deleted since."""
+        with self._database.look() as connection:
+            rows = connection.execute(_ENDED_AMONG, {"job_ids": job_ids}).all()
+            pictures = life.pictures_of(connection, [row.seq for row in rows])
+        return {
+            row.id: None if row.deleted_at else life.job_of(row, pictures[row.seq]) for row in rows
+        }
 
     def durations(self, limit: int) -> list[tuple[GenerationParameters, float]]:
         """What the last pictures took, seconds from the first attempt to the end, newest first."""

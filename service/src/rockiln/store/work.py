@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, literal, not_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from rockiln.domain.fault import Fault, FaultCode
 from rockiln.domain.job import RUNNING_STATES, WAITING_STATES, JobState
@@ -13,7 +26,7 @@ from rockiln.domain.ladder import Rungs
 from rockiln.domain.request import GenerationParameters
 from rockiln.store import life
 from rockiln.store.boot_clock import Tick
-from rockiln.store.database import Database, retried_class
+from rockiln.store.database import Database, log_event, retried_class
 from rockiln.store.records import Job, Lease, Picture
 from rockiln.store.tables import AttemptRow, JobRow
 
@@ -29,12 +42,13 @@ _DUE = and_(
 )
 _OWNERS_WAITING = select(JobRow.owner, func.min(life.TURN)).where(_DUE).group_by(JobRow.owner)
 _NEXT_OF_OWNER = (
-    select(JobRow.id)
+    select(JobRow.__table__)
     .where(_DUE, JobRow.owner == bindparam("owner"))
     .order_by(life.TURN)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
+_LEASE = update(JobRow).where(JobRow.seq == bindparam("of_seq"))
 
 
 @retried_class
@@ -52,18 +66,29 @@ class Work:
         """
         now = self._clock()
         with self._database.write() as session:  # no look before it: a caller waits
-            row = _whose_turn(session, now)
+            connection = session.connection()  # plain statements, likewise
+            row = _whose_turn(connection, now)
             if row is None:
                 return None
-            life.move(row, JobState.LEASED)
-            row.attempt += 1
-            row.lease_owner = worker
-            self._extend(row, seconds)
-            row.leased_at = now
-            row.started_at = row.started_at or now
-            self._start_deadline(row)
-            life.tell(row, JobState.LEASED, now, attempt=row.attempt, worker=worker)
-            return Lease(row.id, row.attempt, worker), life.as_job(row)
+            attempt, started_at = row.attempt + 1, row.started_at or now
+            tick = self._tick()
+            same_boot = row.started_boot == tick.boot
+            changed = {
+                "state": JobState.LEASED,
+                "attempt": attempt,
+                "lease_owner": worker,
+                "leased_at": now,
+                "started_at": started_at,
+                "started_boot": tick.boot,
+                "started_tick": row.started_tick if same_boot else tick.seconds,
+                **self._lease_until(attempt, seconds),
+            }
+            connection.execute(_LEASE, {"of_seq": row.seq, **changed})
+            told = {"attempt": attempt, "worker": worker}
+            log_event(session, job_id=row.id, kind=JobState.LEASED, payload=told, at=now)
+            job = life.job_of(row, life.pictures_of(connection, [row.seq])[row.seq])
+            job = replace(job, state=JobState.LEASED, attempt=attempt, started_at=started_at)
+            return Lease(job.id, attempt, worker), job
 
     def renew(self, lease: Lease, *, seconds: float) -> bool:
         """Keeps the lease. Returns whether a client wants the job cancelled.
@@ -73,7 +98,8 @@ class Work:
         """
         with self._database.write() as session:
             row = life.owned(session, lease)
-            self._extend(row, seconds)
+            for name, value in self._lease_until(row.attempt, seconds).items():
+                setattr(row, name, value)
             return row.cancel_requested
 
     def record_step(self, lease: Lease, index: int, step: int) -> None:
@@ -234,16 +260,15 @@ class Work:
                 life.end(row, JobState.FAILED, self._clock())
             return [life.as_job(row) for row in rows]
 
-    def _start_deadline(self, row: JobRow) -> None:
+    def _lease_until(self, attempt: int, seconds: float) -> dict[str, Any]:
+        """The columns that say it."""
         tick = self._tick()
-        if row.started_boot != tick.boot:
-            row.started_boot, row.started_tick = tick.boot, tick.seconds
-
-    def _extend(self, row: JobRow, seconds: float) -> None:
-        tick = self._tick()
-        row.lease_expires_at = self._clock() + seconds  # version 0001 goes by it
-        row.lease_boot, row.lease_ends_tick = tick.boot, tick.seconds + seconds
-        row.lease_attempt = row.attempt
+        return {
+            "lease_expires_at": self._clock() + seconds,  # version 0001 goes by it
+            "lease_boot": tick.boot,
+            "lease_ends_tick": tick.seconds + seconds,
+            "lease_attempt": attempt,
+        }
 
     def _end_attempt(
         self,
@@ -332,15 +357,15 @@ def _due_at(now: float) -> dict[str, float]:
     return {"now": now, "no_pause_ends_by": now + RETRY_BACKOFF_MAX_SECONDS}
 
 
-def _owners_waiting(session: Session, now: float) -> dict[str, int]:
+def _owners_waiting(connection: Connection, now: float) -> dict[str, int]:
     """Owners with a job that may run → the first turn of theirs."""
-    found = session.execute(_OWNERS_WAITING, _due_at(now))
+    found = connection.execute(_OWNERS_WAITING, _due_at(now))
     return {owner: turn for owner, turn in found}  # noqa: C416 (typed)
 
 
-def _whose_turn(session: Session, now: float) -> JobRow | None:
+def _whose_turn(connection: Connection, now: float) -> Row[Any] | None:
     """The next due job of the owner who was served longest ago, locked."""
-    waiting = _owners_waiting(session, now)
+    waiting = _owners_waiting(connection, now)
     served: dict[str, float] = {}
     if len(waiting) > 1:
         last = (
@@ -348,9 +373,9 @@ def _whose_turn(session: Session, now: float) -> JobRow | None:
             .where(JobRow.owner.in_(waiting))
             .group_by(JobRow.owner)
         )
-        served = {owner: at or 0.0 for owner, at in session.execute(last)}
+        served = {owner: at or 0.0 for owner, at in connection.execute(last)}
     for owner in sorted(waiting, key=lambda name: (served.get(name, 0.0), waiting[name])):
-        job_id = session.scalar(_NEXT_OF_OWNER, {**_due_at(now), "owner": owner})
-        if job_id is not None:  # read after it was locked, not as the statement before saw it
-            return life.by_id(session, job_id)
+        row = connection.execute(_NEXT_OF_OWNER, {**_due_at(now), "owner": owner}).one_or_none()
+        if row is not None:  # as it was once it was locked, not as the statement before saw it
+            return row
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy import select
 
@@ -12,6 +13,7 @@ from rockiln.store.records import Worker, WorkerState
 from rockiln.store.tables import WorkerRow
 
 _BY_NAME = select(WorkerRow).order_by(WorkerRow.name)
+_DEVICES = select(WorkerRow.device).order_by(WorkerRow.name)
 
 
 @retried_class
@@ -41,6 +43,11 @@ class WorkerStore:
         with self._database.write() as session:
             session.get_one(WorkerRow, name).proof_asked_at = None
         return True
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Of every worker that has said what its device is, by name."""
+        with self._database.look() as connection:
+            return [device for (device,) in connection.execute(_DEVICES) if device is not None]
 
     def all(self) -> list[Worker]:
         """Every worker that ever reported, by name."""

@@ -247,7 +247,7 @@ def _schedules() -> list[dict[str, Any]]:
 
 
 def _memory() -> dict[str, Any]:
-    devices = [worker.device for worker in services().store.workers.all() if worker.device]
+    devices = services().store.workers.devices()
     total = devices[0]["total_bytes"] if devices else 0
     return {"ram": {"total": total}, "cuda": {"error": "see GET /system"}}
 

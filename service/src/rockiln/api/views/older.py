@@ -36,7 +36,7 @@ class OlderModels(RootModel[dict[str, OlderModel]]):
 )
 def list_models() -> Response:
     held = services()
-    devices = [worker.device for worker in held.store.workers.all() if worker.device]
+    devices = held.store.workers.devices()
     kind = str(devices[0]["kind"]) if devices else held.settings.backend
     ready = dict.fromkeys(held.catalogue.models, True) | dict.fromkeys(held.catalogue.broken, False)
     found = {name: OlderModel(ready=ready[name], execution_type=kind) for name in ready}
