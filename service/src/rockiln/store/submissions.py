@@ -321,7 +321,8 @@ def _repeat(session: Session, stored_key: str | None, request_digest: str | None
 
 def _load(session: Session, *which: ColumnElement[bool]) -> tuple[int, float]:
     """Count and estimated seconds; of those that wait, unless something else is said."""
-    count, seconds = session.execute(_LOAD.where(*which) if which else _LOAD_WAITING).one()
+    query = _LOAD.where(*which) if which else _LOAD_WAITING
+    count, seconds = session.connection().execute(query).one()
     return count, float(seconds or 0.0)
 
 
