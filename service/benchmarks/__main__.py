@@ -56,15 +56,11 @@ def switch(runs: int = 5, size: str = "sd15", json_file: JsonFile = None) -> Non
 
 
 @app.command()
-def proxy_switch(
-    image: Annotated[str, typer.Option(help="A proxy's image that is on this host.")],
-    runs: int = 5,
-    json_file: JsonFile = None,
-) -> None:
+def proxy_switch(runs: int = 5, json_file: JsonFile = None) -> None:
     """Connections refused while the proxy is replaced, against a restart."""
     from benchmarks.proxy_switch import measure  # noqa: PLC0415 (it needs the host half's modules)
 
-    _show(measure(image=image, runs=runs), json_file)
+    _show(measure(runs=runs), json_file)
 
 
 def _show(result: Result, json_file: Path | None) -> None:
