@@ -7,11 +7,12 @@ of 8 steps and photos, 512x512); ISA-L would take a third of the time for 2 to 2
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
 import numpy.typing as npt
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, putchunk
 from zlib_ng import zlib_ng
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,20 +29,15 @@ def encode_png(pixels: Pixels, texts: PngInfo) -> bytes:
     """Pixels [H, W, 3] and text chunks → a file (PNG, third edition). Equal in, equal out."""
     height, width, _ = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, _BIT_DEPTH, _RGB, 0, 0, 0)
+    file = io.BytesIO()
+    file.write(_SIGNATURE)
+    putchunk(file, b"IHDR", header)
+    for name, content, _ in texts.chunks:
+        putchunk(file, name, content)
     deflate = zlib_ng.compressobj(strategy=_STRATEGY)
-    chunks = [
-        (b"IHDR", header),
-        *((name, content) for name, content, _ in texts.chunks),
-        (b"IDAT", deflate.compress(_filtered(pixels).data) + deflate.flush()),
-        (b"IEND", b""),
-    ]
-    return b"".join([_SIGNATURE, *(part for chunk in chunks for part in _framed(*chunk))])
-
-
-def _framed(name: bytes, content: bytes) -> tuple[bytes, ...]:
-    """A chunk's parts: length, name, content, checksum."""
-    checksum = zlib_ng.crc32(content, zlib_ng.crc32(name))
-    return struct.pack(">I", len(content)), name, content, struct.pack(">I", checksum)
+    putchunk(file, b"IDAT", deflate.compress(_filtered(pixels).data), deflate.flush())
+    putchunk(file, b"IEND")
+    return file.getvalue()
 
 
 def _filtered(pixels: Pixels) -> Pixels:
