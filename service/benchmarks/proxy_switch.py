@@ -82,7 +82,7 @@ def _two_proxies(engine: Engine, image: str) -> Iterator[tuple[str, str]]:
             stack.callback(engine.call, "rm", "--force", each)
             must(
                 engine,
-                *("create", "--name", each, "--init", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108
+                *("create", "--name", each, "--init", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108 (its own)
                 *("--network", f"{name}-internal", "--publish", f"{address}:8080"),
                 *("--volume", f"{folder}:/etc/rockiln/proxy:ro", image),
             )

@@ -80,7 +80,7 @@ class Engine:
         return not self._denoising and not self._decoding
 
     def use_pause(self) -> float | None:
-        """Between jobs: as the shelf does."""
+        """Between jobs: does what nobody is to wait for; seconds until there is more of it."""
         return self._shelf.use_pause()
 
     def submit(self, run: protocol.Run) -> None:

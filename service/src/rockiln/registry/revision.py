@@ -15,6 +15,7 @@ from rockiln.store.artefacts import write_durably
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".gguf")
 _DECIDING_SUFFIXES = (*_WEIGHTS_SUFFIXES, ".json", ".txt", ".model")
+_LEFT_OUT = {MANIFEST_NAME, *_DECIDING_SUFFIXES}  # ".json" is a name, and no suffix
 
 
 def signature(model: Path, configs: Path | None = None) -> str:
@@ -92,7 +93,7 @@ def _files_in(folder: Path) -> list[tuple[str, str]]:
                     ahead.append((f"{name}/", entry.path))
                 elif (
                     entry.name.endswith(_DECIDING_SUFFIXES)
-                    and entry.name not in {MANIFEST_NAME, *_DECIDING_SUFFIXES}  # no name but that
+                    and entry.name not in _LEFT_OUT
                     and entry.is_file()
                 ):
                     found.append((name, entry.path))

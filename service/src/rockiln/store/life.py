@@ -24,8 +24,7 @@ from rockiln.store.tables import JobRow, PictureRow
 # Which of an owner's waiting jobs is next.
 TURN: ColumnElement[int] = func.coalesce(JobRow.turn, JobRow.seq)
 # Written once: to build a statement takes longer than to run it.
-WITH_PICTURES = select(JobRow).options(joinedload(JobRow.pictures))
-_BY_ID = WITH_PICTURES.where(JobRow.id == bindparam("job_id"))
+_BY_ID = select(JobRow).options(joinedload(JobRow.pictures)).where(JobRow.id == bindparam("job_id"))
 _PICTURES_OF = (
     select(PictureRow.__table__)
     .where(PictureRow.job_seq.in_(bindparam("seqs", expanding=True)))
